@@ -1,0 +1,155 @@
+//! Release and ReleaseMatching: giving back is admitted in every state (C4.8), but never more than is
+//! there (C1.4, C6.5).
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Included, Unbounded};
+use std::sync::Arc;
+
+use crate::Ledger;
+use crate::allocation::{Allocation, AllocationKey};
+use crate::command::{Amounts, Release, ReleaseMatching};
+use crate::decide::Step;
+use crate::event::{Cause, Change};
+use crate::name::{ResourceKey, SYSTEM};
+use crate::outcome::Answer;
+use crate::rejection::Rejection;
+use crate::time::Timestamp;
+
+impl Ledger {
+    pub(crate) fn release(&self, now: Timestamp, release: &Release) -> Result<Step, Rejection> {
+        let key = AllocationKey::new(&release.subject, release.allocation.as_ref(), &release.also);
+        self.guard_held(&release.amounts)?;
+        let live = self.live(&key)?;
+        guard_generation(live, release.expected_generation)?;
+        let released = if release.amounts.is_empty() {
+            live.amounts.clone()
+        } else {
+            release.amounts.clone()
+        };
+        for (resource, requested) in &released {
+            let available = live.amount(resource);
+            if *requested > available {
+                return Err(Rejection::ReleaseTooLarge {
+                    allocation: key.as_str().to_owned(),
+                    resource: resource.clone(),
+                    available,
+                    requested: *requested,
+                });
+            }
+        }
+
+        let change = self.released(now, live, &released, Cause::Release);
+        let Change::Allocated { allocation, .. } = &change else {
+            unreachable!("released() answers Allocated");
+        };
+        let allocation = Some(allocation.clone()).filter(|left| !left.amounts.is_empty());
+        let mut amounts = released;
+        amounts.sort();
+        Ok(Step {
+            answer: Answer::Released {
+                amounts,
+                allocation,
+            },
+            changes: vec![change],
+        })
+    }
+
+    pub(crate) fn release_matching(&self, now: Timestamp, matching: &ReleaseMatching) -> Step {
+        let mut found = self.matching(matching);
+        let first: Vec<&Arc<Allocation>> = found.by_ref().take(matching.most).collect();
+        let more = found.next().is_some();
+        let mut sums: BTreeMap<ResourceKey, i64> = BTreeMap::new();
+        for allocation in &first {
+            for (resource, amount) in &allocation.amounts {
+                let sum = sums.entry(resource.clone()).or_default();
+                *sum = sum.saturating_add(*amount);
+            }
+        }
+        Step {
+            answer: Answer::ReleasedMatching {
+                released: u32::try_from(first.len()).unwrap_or(u32::MAX),
+                more,
+                amounts: sums.into_iter().collect(),
+            },
+            changes: first
+                .into_iter()
+                .map(|live| self.released(now, live, &live.amounts, Cause::ReleaseMatching))
+                .collect(),
+        }
+    }
+
+    /// Live allocations that bear all labels; found by the rarest, so that the work is bounded by its
+    /// number and not by that of all allocations.
+    fn matching<'a>(
+        &'a self,
+        matching: &'a ReleaseMatching,
+    ) -> impl Iterator<Item = &'a Arc<Allocation>> {
+        let prefix = matching.subject.as_str();
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let rarest = matching
+            .labels
+            .iter()
+            .map(|(key, value)| self.by_label.get(&(key.clone(), value.clone())))
+            .min_by_key(|keys| keys.map_or(0, |keys| keys.len()))
+            .flatten();
+        rarest
+            .into_iter()
+            .flat_map(move |keys| keys.range::<str, _>((Included(start), Unbounded)))
+            .take_while(move |key| key.as_str().starts_with(start))
+            .filter_map(|key| self.allocations.get(key))
+            .filter(move |allocation| allocation.subject.is_within(prefix))
+            .filter(|allocation| {
+                let has = |(key, value)| allocation.labels.get(key) == Some(value);
+                matching.labels.iter().all(has)
+            })
+    }
+
+    pub(crate) fn live(&self, key: &AllocationKey) -> Result<&Arc<Allocation>, Rejection> {
+        self.allocations
+            .get(key)
+            .ok_or_else(|| Rejection::AllocationUnknown(key.as_str().to_owned()))
+    }
+
+    fn released(
+        &self,
+        now: Timestamp,
+        live: &Arc<Allocation>,
+        released: &Amounts,
+        cause: Cause,
+    ) -> Change {
+        let given_back = |resource: &ResourceKey| {
+            released
+                .iter()
+                .find(|(key, _)| key == resource)
+                .map_or(0, |(_, amount)| *amount)
+        };
+        let left = live
+            .amounts
+            .iter()
+            .map(|(resource, amount)| {
+                let left = amount.saturating_sub(given_back(resource));
+                (resource.clone(), left)
+            })
+            .collect();
+        Change::Allocated {
+            allocation: Arc::new(live.with_amounts(left, self.next_revision(), now)),
+            deltas: released
+                .iter()
+                .map(|(resource, amount)| (resource.clone(), amount.saturating_neg()))
+                .collect(),
+            cause,
+            exceeded: Vec::new(),
+        }
+    }
+}
+
+pub(super) fn guard_generation(live: &Allocation, expected: Option<u64>) -> Result<(), Rejection> {
+    match expected {
+        Some(expected) if expected != live.generation => Err(Rejection::GenerationMismatch {
+            allocation: live.key.as_str().to_owned(),
+            expected,
+            actual: live.generation,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,48 @@
+//! Subjects: created and described by administrators.
+
+use std::sync::Arc;
+
+use crate::Ledger;
+use crate::command::{Existence, SetSubject};
+use crate::decide::Step;
+use crate::decide::resource::{guard_etag, guard_existence};
+use crate::event::Change;
+use crate::outcome::Answer;
+use crate::rejection::Rejection;
+use crate::subject::{Profile, Subject};
+use crate::time::Timestamp;
+
+impl Ledger {
+    pub(crate) fn set_subject(&self, now: Timestamp, set: &SetSubject) -> Result<Step, Rejection> {
+        let what = || format!("subject {}", set.name);
+        let live = self.subjects.get(&set.name);
+        if live.is_none() && set.existence == Existence::Known {
+            return Err(Rejection::NoSubject(set.name.clone()));
+        }
+        guard_existence(live.is_some(), set.existence, what)?;
+        guard_etag(live.map(|live| live.profile.version), &set.etag, what)?;
+        let mut names: Vec<&str> = set.name.lineage().collect();
+        names.reverse();
+        self.guard_capacity(&names)?;
+
+        let profile = Arc::new(Profile {
+            display_name: set.display_name.clone(),
+            labels: set.labels.clone(),
+            incarnation: live.map_or(self.next_revision(), |live| live.profile.incarnation),
+            created: live.map_or(now, |live| live.profile.created),
+            updated: now,
+            version: self.next_revision(),
+        });
+        let name = set.name.clone();
+        let answer = Answer::Subject(Box::new(Subject::new(name.clone(), profile.clone())));
+        let mut changes = self.births(
+            now,
+            names.get(..names.len().saturating_sub(1)).unwrap_or(&[]),
+        );
+        changes.push(match live {
+            Some(_) => Change::SubjectChanged { name, profile },
+            None => Change::SubjectCreated { name, profile },
+        });
+        Ok(Step { answer, changes })
+    }
+}

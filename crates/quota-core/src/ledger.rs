@@ -1,0 +1,435 @@
+//! The ledger: the whole state, and the way of a command through it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::allocation::{Allocation, AllocationKey};
+use crate::command::{Action, Command};
+use crate::decide::Step;
+use crate::defaults::Defaults;
+use crate::evaluate::Scene;
+use crate::event::{Change, Event, Remembered};
+use crate::name::{ResourceKey, SYSTEM, SubjectName};
+use crate::operation::{Memory, MemoryBounds, Recall};
+use crate::outcome::{Outcome, Reply};
+use crate::quota::{QuotaList, Target};
+use crate::record::{self, Image, Meta, Misfit, Record, RecordKey, Records};
+use crate::rejection::Rejection;
+use crate::resource::Resources;
+use crate::subject::{Profile, Subject};
+use crate::time::Timestamp;
+
+/// Which subjects come into being with their first charge (C2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AutoCreate {
+    /// All.
+    #[default]
+    All,
+    /// Those whose first pair exists.
+    BelowTop,
+    /// None.
+    None,
+}
+
+/// The bounds of a ledger. They are configuration: no event depends on one later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Which subjects come into being with their first charge.
+    pub auto_create: AutoCreate,
+    /// Most subjects.
+    pub subjects_max: usize,
+    /// The operation memory's.
+    pub memory: MemoryBounds,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            auto_create: AutoCreate::All,
+            subjects_max: 20_000_000,
+            memory: MemoryBounds::default(),
+        }
+    }
+}
+
+/// The reply to a command and what it did. Nothing has happened until the events are absorbed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// What the caller is told.
+    pub reply: Result<Reply, Rejection>,
+    /// What happened; empty where nothing did.
+    pub events: Vec<Event>,
+}
+
+/// The whole state. One thread owns it.
+#[derive(Debug)]
+pub struct Ledger {
+    pub(crate) bounds: Bounds,
+    pub(crate) subjects: HashMap<SubjectName, Subject>,
+    pub(crate) names: BTreeSet<SubjectName>,
+    pub(crate) defaults: Arc<Defaults>,
+    pub(crate) resources: Arc<Resources>,
+    pub(crate) allocations: BTreeMap<AllocationKey, Arc<Allocation>>,
+    pub(crate) by_label: BTreeMap<(String, String), BTreeSet<AllocationKey>>,
+    pub(crate) quotas_on: HashMap<ResourceKey, usize>,
+    pub(crate) memory: Memory,
+    pub(crate) revision: u64,
+    /// Records that changed since the last [`Self::take_images`], and whether they are new.
+    pub(crate) touched: BTreeMap<RecordKey, bool>,
+}
+
+impl Ledger {
+    /// An empty ledger: the built-in resources and the subject `system`, which came into being at `now`.
+    pub fn new(bounds: Bounds, now: Timestamp) -> Self {
+        let system = SubjectName::system();
+        let profile = Arc::new(Profile {
+            display_name: String::new(),
+            labels: BTreeMap::new(),
+            incarnation: 0,
+            created: now,
+            updated: now,
+            version: 0,
+        });
+        let mut ledger = Self::bare(bounds, 0, Timestamp::MIN);
+        ledger.add_subject(Subject::new(system.clone(), profile));
+        ledger.touched.insert(RecordKey::Subject(system), true);
+        ledger.touched.insert(RecordKey::Meta, true);
+        ledger
+    }
+
+    /// A ledger out of its records. It is as whole as they are: the caller checks the invariants.
+    pub fn from_records(bounds: Bounds, records: Records) -> Result<Self, Misfit> {
+        let mut ledger = Self::bare(bounds, 0, Timestamp::MIN);
+        for (key, record) in records.into_iter_ordered() {
+            let text = format!("{key:?}");
+            let misfit = |why| Misfit { key: text, why };
+            match (key, record) {
+                (RecordKey::Meta, Record::Meta(meta)) => {
+                    ledger.revision = meta.revision;
+                    ledger.memory = Memory::new(bounds.memory, meta.remembered_since);
+                }
+                (RecordKey::Resource(_), Record::Resource(resource)) => {
+                    Arc::make_mut(&mut ledger.resources).put(resource);
+                }
+                (RecordKey::Subject(name), Record::Subject { profile, accounts }) => {
+                    let mut subject = Subject::new(name, profile);
+                    for (resource, account) in accounts {
+                        *subject.account_mut(&resource) = account;
+                    }
+                    ledger.add_subject(subject);
+                }
+                (RecordKey::Quotas(target), Record::Quotas(quotas)) => {
+                    for quota in quotas.iter() {
+                        ledger.count_quota(&quota.resource, true);
+                    }
+                    match target {
+                        Target::Subject(name) => match ledger.subjects.get_mut(&name) {
+                            Some(subject) => subject.quotas = quotas,
+                            None => return Err(misfit("its subject is missing")),
+                        },
+                        Target::Pattern(pattern) => {
+                            let quotas = Arc::unwrap_or_clone(quotas);
+                            Arc::make_mut(&mut ledger.defaults).set(pattern, quotas);
+                        }
+                    }
+                }
+                (RecordKey::Allocation(key), Record::Allocation(allocation)) => {
+                    ledger.index_labels(&allocation, true);
+                    ledger.allocations.insert(key, allocation);
+                }
+                (RecordKey::Floor(lane), Record::Floor(floor)) => {
+                    ledger.memory.restore_floor(lane, floor);
+                }
+                _ => return Err(misfit("its key is of another kind")),
+            }
+        }
+        if !ledger.subjects.contains_key(SYSTEM) {
+            return Err(Misfit {
+                key: SYSTEM.into(),
+                why: "the root is missing",
+            });
+        }
+        Ok(ledger)
+    }
+
+    fn bare(bounds: Bounds, revision: u64, since: Timestamp) -> Self {
+        Self {
+            bounds,
+            subjects: HashMap::new(),
+            names: BTreeSet::new(),
+            defaults: Arc::default(),
+            resources: Arc::default(),
+            allocations: BTreeMap::new(),
+            by_label: BTreeMap::new(),
+            quotas_on: HashMap::new(),
+            memory: Memory::new(bounds.memory, since),
+            revision,
+            touched: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers an answer that was given before a restart; answers come in the order of their revisions.
+    pub fn recollect(&mut self, answered: Arc<Remembered>) {
+        let mut moved = Vec::new();
+        self.memory.remember(answered, &mut moved);
+        self.touch_floors(moved);
+    }
+
+    /// Forgets answers older than the horizon, at most `most` of them.
+    pub fn expire_answers(&mut self, now: Timestamp, most: usize) {
+        let mut moved = Vec::new();
+        self.memory.expire(now, most, &mut moved);
+        self.touch_floors(moved);
+    }
+
+    /// Decides a command; pure. Guards come first, each able to reject; what is left cannot fail.
+    pub fn decide(&self, now: Timestamp, command: &Command) -> Decided {
+        let operation = &command.operation;
+        let lane = command.lane();
+        let tried = operation.age.map(|age| now.minus(age));
+        let rejected = |rejection| Decided {
+            reply: Err(rejection),
+            events: Vec::new(),
+        };
+        match self
+            .memory
+            .recall(lane, &operation.id, &operation.digest, tried)
+        {
+            Recall::New => {}
+            Recall::Known(known) => {
+                return Decided {
+                    reply: Ok(Reply {
+                        outcome: known.outcome.clone(),
+                        replayed: true,
+                    }),
+                    events: Vec::new(),
+                };
+            }
+            Recall::Reused => {
+                return rejected(Rejection::OperationIdReused(operation.id.to_string()));
+            }
+            Recall::Forgotten => {
+                return rejected(Rejection::OutcomeForgotten {
+                    id: operation.id.to_string(),
+                    lane: lane.to_owned(),
+                });
+            }
+        }
+        let step = match self.step(now, command) {
+            Ok(step) => step,
+            Err(rejection) => return rejected(rejection),
+        };
+        self.answered(now, command, step)
+    }
+
+    fn step(&self, now: Timestamp, command: &Command) -> Result<Step, Rejection> {
+        let provenance = &command.provenance;
+        match &command.action {
+            Action::Consume(consume) => self.consume(now, consume, provenance),
+            Action::Release(release) => self.release(now, release),
+            Action::Resize(resize) => self.resize(now, resize),
+            Action::ReleaseMatching(matching) => Ok(self.release_matching(now, matching)),
+            Action::SetSubject(subject) => self.set_subject(now, subject),
+            Action::SetResource(resource) => self.set_resource(resource),
+            Action::DeleteResource { key, etag } => self.delete_resource(key, etag),
+            Action::SetQuota(quota) => self.set_quota(now, quota),
+            Action::DeleteQuota {
+                target,
+                resource,
+                id,
+                etag,
+                force,
+            } => self.delete_quota(target, resource, id, etag, *force),
+        }
+    }
+
+    fn answered(&self, now: Timestamp, command: &Command, step: Step) -> Decided {
+        let operation = &command.operation;
+        let outcome = Arc::new(Outcome {
+            answer: step.answer,
+            decided: now,
+        });
+        let revision = self.next_revision();
+        let event = |change| Event {
+            at: now,
+            revision,
+            operation: operation.id.clone(),
+            provenance: command.provenance.clone(),
+            change,
+        };
+        let mut events: Vec<Event> = step.changes.into_iter().map(event).collect();
+        if operation.given || !outcome.is_refusal() {
+            events.push(event(Change::Answered(Arc::new(Remembered {
+                lane: command.lane().into(),
+                id: operation.id.clone(),
+                digest: operation.digest,
+                revision,
+                outcome: outcome.clone(),
+            }))));
+        }
+        Decided {
+            reply: Ok(Reply {
+                outcome,
+                replayed: false,
+            }),
+            events,
+        }
+    }
+
+    /// The revision that the next command gets.
+    pub(crate) fn next_revision(&self) -> u64 {
+        self.revision.saturating_add(1)
+    }
+
+    /// The new values of all records that changed since the last call, each once.
+    pub fn take_images(&mut self) -> Vec<Image> {
+        std::mem::take(&mut self.touched)
+            .into_iter()
+            .filter_map(|(key, fresh)| {
+                let record = self.record(&key);
+                let came_and_went = fresh && record.is_none();
+                (!came_and_went).then_some(Image { key, record, fresh })
+            })
+            .collect()
+    }
+
+    /// The record of that key as it is now.
+    pub fn record(&self, key: &RecordKey) -> Option<Record> {
+        match key {
+            RecordKey::Meta => Some(Record::Meta(Meta {
+                revision: self.revision,
+                remembered_since: self.memory.since_for_all(),
+            })),
+            RecordKey::Resource(key) => self
+                .resources
+                .get(key.as_str())
+                .map(|resource| Record::Resource(resource.clone())),
+            RecordKey::Subject(name) => self.subjects.get(name).map(record::of_subject),
+            RecordKey::Quotas(Target::Subject(name)) => self
+                .subjects
+                .get(name)
+                .filter(|subject| !subject.quotas.is_empty())
+                .map(|subject| Record::Quotas(subject.quotas.clone())),
+            RecordKey::Quotas(Target::Pattern(pattern)) => self
+                .defaults
+                .get(pattern)
+                .map(|entry| Record::Quotas(Arc::new(entry.quotas.clone()))),
+            RecordKey::Allocation(key) => self
+                .allocations
+                .get(key)
+                .map(|allocation| Record::Allocation(allocation.clone())),
+            RecordKey::Floor(lane) => self.memory.floor(lane).map(Record::Floor),
+        }
+    }
+
+    /// Every key of a record that there is, in order; for comparing with rows.
+    pub fn record_keys(&self) -> Vec<RecordKey> {
+        let mut keys = vec![RecordKey::Meta];
+        keys.extend(
+            self.resources
+                .iter()
+                .filter(|resource| resource.version > 0)
+                .map(|resource| RecordKey::Resource(resource.key.clone())),
+        );
+        for name in &self.names {
+            keys.push(RecordKey::Subject(name.clone()));
+            keys.push(RecordKey::Quotas(Target::Subject(name.clone())));
+        }
+        keys.extend(
+            self.defaults
+                .iter()
+                .map(|entry| RecordKey::Quotas(Target::Pattern(entry.pattern.clone()))),
+        );
+        keys.extend(self.allocations.keys().cloned().map(RecordKey::Allocation));
+        keys.retain(|key| self.record(key).is_some());
+        keys.sort();
+        keys
+    }
+
+    /// A subject.
+    pub fn subject(&self, name: &str) -> Option<&Subject> {
+        self.subjects.get(name)
+    }
+
+    /// Names of subjects after `after` that are `prefix` or below it, in the order of their texts.
+    pub fn subject_names<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &str,
+    ) -> impl Iterator<Item = &'a SubjectName> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let first = self.names.get(start).filter(|_| after.is_empty());
+        let start = if after < start { start } else { after };
+        first.into_iter().chain(
+            self.names
+                .range::<str, _>((Excluded(start), Unbounded))
+                .take_while(move |name| prefix == SYSTEM || name.as_str().starts_with(prefix))
+                .filter(move |name| name.is_within(prefix)),
+        )
+    }
+
+    /// All subjects, in no order.
+    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.subjects.values()
+    }
+
+    /// An allocation.
+    pub fn allocation(&self, key: &str) -> Option<&Arc<Allocation>> {
+        self.allocations.get(key)
+    }
+
+    /// Allocations after `after` of `prefix` and all below it, in the order of their keys.
+    pub fn allocations<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Allocation>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let start = if after < start { start } else { after };
+        self.allocations
+            .range::<str, _>((Excluded(start), Unbounded))
+            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .map(|(_, allocation)| allocation)
+            .filter(move |allocation| allocation.subject.is_within(prefix))
+    }
+
+    /// The default quotas.
+    pub fn defaults(&self) -> &Arc<Defaults> {
+        &self.defaults
+    }
+
+    /// The resources.
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.resources
+    }
+
+    /// Quotas set on a subject or a pattern.
+    pub fn quotas(&self, target: &Target) -> Option<&QuotaList> {
+        match target {
+            Target::Subject(name) => self.subjects.get(name).map(|subject| &*subject.quotas),
+            Target::Pattern(pattern) => self.defaults.get(pattern).map(|entry| &entry.quotas),
+        }
+    }
+
+    /// Numbers of subjects, allocations and remembered operations.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (
+            self.subjects.len(),
+            self.allocations.len(),
+            self.memory.size().0,
+        )
+    }
+
+    /// The completely remembered instant of a first pair.
+    pub fn remembered_since(&self, lane: &str) -> Timestamp {
+        self.memory.since(lane)
+    }
+
+    /// The state that an evaluation of these names sees.
+    pub fn scene<'a>(&'a self, names: &[&'a str]) -> Scene<'a> {
+        let lines = names.iter().map(|name| (*name, self.subjects.get(*name)));
+        Scene::new(lines, &self.defaults, &self.resources)
+    }
+}

@@ -1,0 +1,361 @@
+//! Names, parsed once and strictly (C2.1). A value of these types is well formed.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Most pairs in the name of a subject.
+pub const PAIRS_MAX: usize = 8;
+/// Longest name of a subject, in bytes.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Longest id, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+/// Longest resource key, in bytes.
+pub const RESOURCE_BYTES_MAX: usize = 64;
+/// Longest operation id, in characters.
+pub const OPERATION_ID_MAX: usize = 64;
+/// The root, above all.
+pub const SYSTEM: &str = "system";
+
+const COLLECTIONS_TAKEN: [&str; 5] = ["allocations", "holds", "quotas", "leases", "bookings"];
+
+/// Why a name is not one; the text says what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(pub String);
+
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+text_type!(
+    /// The name of a subject: `collection/id` pairs, or `system`. It says the ancestry.
+    SubjectName
+);
+text_type!(
+    /// The name of a set of subjects: as a subject's, with `*` for at least one id.
+    SubjectPattern
+);
+text_type!(
+    /// The key of a resource, such as `compute.cpu`.
+    ResourceKey
+);
+text_type!(
+    /// An id of an allocation or a quota.
+    Id
+);
+text_type!(
+    /// The id of an operation, unique within the subject's first pair (C6.6).
+    OperationId
+);
+
+impl SubjectName {
+    /// Reads a name.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text != SYSTEM {
+            check_pairs(text, false)?;
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The root.
+    pub fn system() -> Self {
+        Self(SYSTEM.into())
+    }
+
+    /// Whether this is the root.
+    pub fn is_system(&self) -> bool {
+        &*self.0 == SYSTEM
+    }
+
+    /// The first pair, which says the lane of its operations; `system` for the root.
+    pub fn first_pair(&self) -> &str {
+        first_pair(&self.0)
+    }
+
+    /// This name's text and those of all its ancestors, from the name up to `system`.
+    pub fn lineage(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(&*self.0), |name| parent(name))
+    }
+
+    /// The name of an ancestor whose text came from [`Self::lineage`].
+    pub(crate) fn of_checked(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether this is `prefix` or below it, by whole pairs. Everything is below `system`.
+    pub fn is_within(&self, prefix: &str) -> bool {
+        is_within(&self.0, prefix)
+    }
+
+    /// Number of pairs; 0 for the root.
+    pub fn depth(&self) -> usize {
+        self.lineage().count().saturating_sub(1)
+    }
+}
+
+/// The first pair of a well-formed name or pattern.
+pub fn first_pair(name: &str) -> &str {
+    match name.match_indices('/').nth(1) {
+        Some((end, _)) => name.get(..end).unwrap_or(name),
+        None => name,
+    }
+}
+
+/// The parent of a well-formed name.
+pub fn parent(name: &str) -> Option<&str> {
+    if name == SYSTEM {
+        return None;
+    }
+    let id_starts = name.rfind('/')?;
+    let above = name.get(..id_starts)?.rfind('/');
+    Some(above.and_then(|end| name.get(..end)).unwrap_or(SYSTEM))
+}
+
+/// Whether `name` is `prefix` or below it, by whole pairs.
+pub fn is_within(name: &str, prefix: &str) -> bool {
+    prefix == SYSTEM
+        || name
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl SubjectPattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_pairs(text, true)?;
+        if !text.split('/').any(|part| part == "*") {
+            return Err(NameError(format!("{text:?} has no `*` and is no pattern")));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// Whether a subject of that name is in the set.
+    pub fn matches(&self, name: &str) -> bool {
+        self.zip(name, |pattern, id| pattern == "*" || pattern == id)
+    }
+
+    /// Whether some subject could match both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.zip(&other.0, |this, that| {
+            this == "*" || that == "*" || this == that
+        })
+    }
+
+    /// Whether this pattern wins over `other`, which it overlaps: pair by pair from the left, literal
+    /// before `*`.
+    pub fn is_more_specific_than(&self, other: &Self) -> bool {
+        let stars = |pattern: &Self| -> Vec<bool> {
+            pattern.0.split('/').map(|part| part == "*").collect()
+        };
+        stars(self) < stars(other)
+    }
+
+    fn zip(&self, other: &str, fits: impl Fn(&str, &str) -> bool) -> bool {
+        let mut theirs = other.split('/');
+        self.0
+            .split('/')
+            .all(|ours| theirs.next().is_some_and(|part| fits(ours, part)))
+            && theirs.next().is_none()
+    }
+}
+
+fn check_pairs(text: &str, stars: bool) -> Result<(), NameError> {
+    let wrong = |why: String| Err(NameError(why));
+    if text.is_empty() {
+        return wrong(format!(
+            "is empty; a subject is `{SYSTEM}` or collection/id pairs such as `tenants/acme`"
+        ));
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return wrong(format!(
+            "has {} bytes; at most {NAME_BYTES_MAX}",
+            text.len()
+        ));
+    }
+    let parts: Vec<&str> = text.split('/').collect();
+    let pairs = parts.chunks_exact(2);
+    if !pairs.remainder().is_empty() {
+        return wrong(format!(
+            "{text:?} is not made of collection/id pairs such as `tenants/acme/projects/web`"
+        ));
+    }
+    if pairs.len() > PAIRS_MAX {
+        return wrong(format!("has {} pairs; at most {PAIRS_MAX}", pairs.len()));
+    }
+    for pair in pairs {
+        if let [collection, id] = pair {
+            check_collection(collection)?;
+            if !(stars && *id == "*") {
+                check_id(id)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says what is wrong with the name of a collection, if anything.
+pub fn check_collection(text: &str) -> Result<(), NameError> {
+    let mut bytes = text.bytes();
+    let well_formed = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.len() <= 32;
+    if !well_formed {
+        return Err(NameError(format!(
+            "{text:?} is no collection: [a-z][a-z0-9-]{{0,31}}, such as `tenants`"
+        )));
+    }
+    if COLLECTIONS_TAKEN.contains(&text) {
+        return Err(NameError(format!(
+            "the collection {text:?} is taken by the authority itself"
+        )));
+    }
+    Ok(())
+}
+
+fn check_id(text: &str) -> Result<(), NameError> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~@:+=-".contains(&b);
+    if text.is_empty() || text.len() > ID_BYTES_MAX || !text.bytes().all(fits) {
+        return Err(NameError(format!(
+            "{text:?} is no id: 1 to {ID_BYTES_MAX} of [A-Za-z0-9._~@:+=-]"
+        )));
+    }
+    Ok(())
+}
+
+impl Id {
+    /// Reads an id.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check_id(text)?;
+        Ok(Self(text.into()))
+    }
+}
+
+impl ResourceKey {
+    /// Reads a key.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let part_fits = |part: &str| {
+            let mut bytes = part.bytes();
+            bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+                && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        if text.len() > RESOURCE_BYTES_MAX || !text.split('.').all(part_fits) {
+            return Err(NameError(format!(
+                "{text:?} is no resource key: lower-case words joined by dots such as `compute.cpu`, at most {RESOURCE_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl OperationId {
+    /// Reads an id.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        let fits = |c: char| !c.is_control() && !c.is_whitespace();
+        let count = text.chars().count();
+        if count == 0 || count > OPERATION_ID_MAX || !text.chars().all(fits) {
+            return Err(NameError(format!(
+                "is no operation id: 1 to {OPERATION_ID_MAX} printable characters without spaces"
+            )));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C2.1
+    #[test]
+    fn subject_names() {
+        for good in [
+            "system",
+            "tenants/acme",
+            "tenants/acme/projects/web/users/ann@example.org",
+            "a/1/b/2/c/3/d/4/e/5/f/6/g/7/h/8",
+        ] {
+            assert_eq!(SubjectName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "tenants",
+            "/",
+            "tenants/",
+            "tenants/a/",
+            "Tenants/a",
+            "tenants/a b",
+            "1t/a",
+            "tenants/*",
+            "system/x",
+            "allocations/a",
+            "tenants/a/holds/b",
+            "tenants//a/b",
+            "a/1/b/2/c/3/d/4/e/5/f/6/g/7/h/8/i/9",
+        ] {
+            assert!(SubjectName::parse(bad).is_err(), "{bad}");
+        }
+        assert!(SubjectName::parse(&format!("tenants/{}", "a".repeat(129))).is_err());
+    }
+
+    /// C2.2: the name says the ancestry.
+    #[test]
+    fn lineage() {
+        let name = SubjectName::parse("tenants/acme/projects/web").unwrap();
+        let lineage: Vec<&str> = name.lineage().collect();
+        assert_eq!(
+            lineage,
+            ["tenants/acme/projects/web", "tenants/acme", "system"]
+        );
+        assert_eq!(name.first_pair(), "tenants/acme");
+        assert!(name.is_within("tenants/acme"));
+        assert!(!name.is_within("tenants/ac"));
+        assert_eq!(SubjectName::system().lineage().count(), 1);
+    }
+
+    /// C4.2: pair by pair from the left, literal before `*`.
+    #[test]
+    fn patterns() {
+        let parse = |text| SubjectPattern::parse(text).unwrap();
+        assert!(parse("tenants/*").matches("tenants/acme"));
+        assert!(!parse("tenants/*").matches("tenants/acme/users/ann"));
+        assert!(parse("tenants/*/users/*").overlaps(&parse("tenants/acme/users/*")));
+        assert!(parse("tenants/acme/users/*").is_more_specific_than(&parse("tenants/*/users/ann")));
+        assert!(SubjectPattern::parse("tenants/acme").is_err());
+    }
+
+    /// C6.6
+    #[test]
+    fn operation_ids() {
+        assert!(OperationId::parse("").is_err());
+        assert!(OperationId::parse("a b").is_err());
+        assert!(OperationId::parse(&"x".repeat(65)).is_err());
+        assert!(OperationId::parse(&"ü".repeat(64)).is_ok());
+    }
+}

@@ -1,0 +1,253 @@
+//! Operation memory: answers kept so that a retried call gets the first one's (C6.6).
+//!
+//! Bounded three ways: by age, by number per first pair (outcomes and refusals apart, so an abuser's
+//! refusals cannot push out an honest caller's charge), and by bytes in all, where the pair that holds
+//! most forgets first. What is forgotten leaves an instant behind, the pair's *floor*, so that an old retry
+//! is refused rather than charged twice.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command::Digest;
+use crate::event::Remembered;
+use crate::name::OperationId;
+use crate::record::Floor;
+use crate::time::Timestamp;
+
+/// Most floors of pairs that remember nothing any more; beyond it the oldest are merged into one for all.
+const IDLE_FLOORS_MAX: usize = 65_536;
+/// About what an entry takes beside its outcome, in bytes.
+const ENTRY_BYTES: usize = 192;
+
+/// The bounds of the memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryBounds {
+    /// How long an outcome is remembered.
+    pub horizon: Duration,
+    /// Most outcomes per first pair.
+    pub outcomes_max: usize,
+    /// Most refusals per first pair.
+    pub refusals_max: usize,
+    /// About how many bytes in all.
+    pub bytes_max: usize,
+}
+
+impl Default for MemoryBounds {
+    fn default() -> Self {
+        Self {
+            horizon: Duration::from_secs(3600),
+            outcomes_max: 65_536,
+            refusals_max: 16_384,
+            bytes_max: 512 << 20,
+        }
+    }
+}
+
+/// What the memory says of an operation.
+#[derive(Debug)]
+pub(crate) enum Recall<'a> {
+    /// It was answered.
+    Known(&'a Arc<Remembered>),
+    /// Its id was used for something else.
+    Reused,
+    /// It is unknown and would be known if it were new.
+    New,
+    /// It is unknown and may have been forgotten.
+    Forgotten,
+}
+
+/// All remembered operations.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    bounds: MemoryBounds,
+    lanes: HashMap<Arc<str>, Lane>,
+    by_bytes: BTreeSet<(usize, Arc<str>)>,
+    by_age: BTreeMap<(Timestamp, u64), Arc<Remembered>>,
+    idle: BTreeSet<(Timestamp, Arc<str>)>,
+    bytes: usize,
+    since: Timestamp,
+}
+
+#[derive(Default, Debug)]
+struct Lane {
+    known: HashMap<OperationId, Arc<Remembered>>,
+    outcomes: VecDeque<Arc<Remembered>>,
+    refusals: VecDeque<Arc<Remembered>>,
+    bytes: usize,
+    floor: Floor,
+}
+
+impl Memory {
+    pub(crate) fn new(bounds: MemoryBounds, since: Timestamp) -> Self {
+        Self {
+            bounds,
+            lanes: HashMap::new(),
+            by_bytes: BTreeSet::new(),
+            by_age: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            bytes: 0,
+            since,
+        }
+    }
+
+    pub(crate) fn recall(
+        &self,
+        lane: &str,
+        id: &OperationId,
+        digest: &Digest,
+        tried: Option<Timestamp>,
+    ) -> Recall<'_> {
+        match self.lanes.get(lane).and_then(|lane| lane.known.get(id)) {
+            Some(known) if known.digest == *digest => Recall::Known(known),
+            Some(_) => Recall::Reused,
+            None if tried.is_some_and(|tried| tried <= self.since(lane)) => Recall::Forgotten,
+            None => Recall::New,
+        }
+    }
+
+    /// Completely remembered since, for one first pair.
+    pub(crate) fn since(&self, lane: &str) -> Timestamp {
+        self.lanes
+            .get(lane)
+            .map_or(self.since, |lane| lane.floor.since.max(self.since))
+    }
+
+    /// Completely remembered since, for pairs without a floor of their own.
+    pub(crate) fn since_for_all(&self) -> Timestamp {
+        self.since
+    }
+
+    pub(crate) fn floor(&self, lane: &str) -> Option<Floor> {
+        self.lanes
+            .get(lane)
+            .map(|lane| lane.floor)
+            .filter(|floor| *floor != Floor::default())
+    }
+
+    pub(crate) fn restore_floor(&mut self, lane: Arc<str>, floor: Floor) {
+        self.idle.insert((floor.since, lane.clone()));
+        self.lanes.entry(lane).or_default().floor = floor;
+    }
+
+    /// Number of remembered operations and about how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.by_age.len(), self.bytes)
+    }
+
+    /// Remembers an answer; what goes beyond a bound is forgotten. Names the pairs whose floor moved.
+    pub(crate) fn remember(&mut self, entry: Arc<Remembered>, moved: &mut Vec<Arc<str>>) {
+        let name = entry.lane.clone();
+        let (most, refusal) = match entry.outcome.is_refusal() {
+            true => (self.bounds.refusals_max, true),
+            false => (self.bounds.outcomes_max, false),
+        };
+        let lane = self.lanes.entry(name.clone()).or_default();
+        let forgotten = match refusal {
+            true => entry.revision <= lane.floor.refusals,
+            false => entry.revision <= lane.floor.outcomes,
+        };
+        if forgotten || lane.known.contains_key(&entry.id) {
+            return;
+        }
+        self.idle.remove(&(lane.floor.since, name.clone()));
+        let weight = weight(&entry);
+        self.by_bytes.remove(&(lane.bytes, name.clone()));
+        lane.bytes = lane.bytes.saturating_add(weight);
+        self.bytes = self.bytes.saturating_add(weight);
+        self.by_bytes.insert((lane.bytes, name.clone()));
+        lane.known.insert(entry.id.clone(), entry.clone());
+        self.by_age
+            .insert((entry.outcome.decided, entry.revision), entry.clone());
+        let queue = match refusal {
+            true => &mut lane.refusals,
+            false => &mut lane.outcomes,
+        };
+        queue.push_back(entry);
+        if queue.len() > most {
+            self.forget_oldest(&name, refusal, moved);
+        }
+        while self.bytes > self.bounds.bytes_max {
+            let Some((_, heaviest)) = self.by_bytes.last().cloned() else {
+                break;
+            };
+            let oldest = self.lanes.get(&heaviest).and_then(|lane| {
+                match (lane.refusals.front(), lane.outcomes.front()) {
+                    (Some(refusal), Some(outcome)) => Some(refusal.revision < outcome.revision),
+                    (refusal, outcome) => refusal.or(outcome).map(|_| refusal.is_some()),
+                }
+            });
+            match oldest {
+                Some(refusal) => self.forget_oldest(&heaviest, refusal, moved),
+                None => break,
+            }
+        }
+    }
+
+    /// Forgets what is older than the horizon, at most `most` operations.
+    pub(crate) fn expire(&mut self, now: Timestamp, most: usize, moved: &mut Vec<Arc<str>>) {
+        let horizon = now.minus(self.bounds.horizon);
+        for _ in 0..most {
+            let Some((&(at, _), oldest)) = self.by_age.first_key_value() else {
+                return;
+            };
+            if at >= horizon {
+                return;
+            }
+            let (lane, refusal) = (oldest.lane.clone(), oldest.outcome.is_refusal());
+            self.forget_oldest(&lane, refusal, moved);
+        }
+    }
+
+    /// Within a pair and a class answers are remembered in the order of their revisions and instants, so
+    /// the oldest is at the front.
+    fn forget_oldest(&mut self, name: &Arc<str>, refusal: bool, moved: &mut Vec<Arc<str>>) {
+        let Some(lane) = self.lanes.get_mut(name) else {
+            return;
+        };
+        let queue = match refusal {
+            true => &mut lane.refusals,
+            false => &mut lane.outcomes,
+        };
+        let Some(entry) = queue.pop_front() else {
+            return;
+        };
+        let weight = weight(&entry);
+        lane.known.remove(&entry.id);
+        self.by_age.remove(&(entry.outcome.decided, entry.revision));
+        self.by_bytes.remove(&(lane.bytes, name.clone()));
+        lane.bytes = lane.bytes.saturating_sub(weight);
+        self.bytes = self.bytes.saturating_sub(weight);
+        match refusal {
+            true => lane.floor.refusals = entry.revision,
+            false => lane.floor.outcomes = entry.revision,
+        }
+        lane.floor.since = lane.floor.since.max(entry.outcome.decided);
+        moved.push(name.clone());
+        if lane.known.is_empty() {
+            self.idle.insert((lane.floor.since, name.clone()));
+            self.merge_idle(moved);
+        } else {
+            self.by_bytes.insert((lane.bytes, name.clone()));
+        }
+    }
+
+    fn merge_idle(&mut self, moved: &mut Vec<Arc<str>>) {
+        while self.idle.len() > IDLE_FLOORS_MAX {
+            let Some((since, name)) = self.idle.pop_first() else {
+                return;
+            };
+            self.lanes.remove(&name);
+            self.since = self.since.max(since);
+            moved.push(name);
+        }
+    }
+}
+
+fn weight(entry: &Remembered) -> usize {
+    entry
+        .outcome
+        .weight()
+        .saturating_add(entry.id.as_str().len())
+        .saturating_add(ENTRY_BYTES)
+}

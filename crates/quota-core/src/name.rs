@@ -17,7 +17,14 @@ pub const OPERATION_ID_MAX: usize = 64;
 /// The root, above all.
 pub const SYSTEM: &str = "system";
 
-const COLLECTIONS_TAKEN: [&str; 5] = ["allocations", "holds", "quotas", "leases", "bookings"];
+const COLLECTIONS_TAKEN: [&str; 6] = [
+    SYSTEM,
+    "allocations",
+    "holds",
+    "quotas",
+    "leases",
+    "bookings",
+];
 
 /// Why a name is not one; the text says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,280 @@
+//! The applier: one thread that writes rows behind the journal, and a base when enough has happened.
+//!
+//! Images are coalesced while they wait: a hot account is written once per round, and an allocation that
+//! comes and goes between two rounds is never written. What waits is bounded; the writer slows down before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::base::{self, Base};
+use crate::batch::RowImage;
+use crate::disk::Disk;
+use crate::rows::{RowChange, Rows};
+
+/// When rows and bases are written.
+#[derive(Clone, Copy, Debug)]
+pub struct ApplierOptions {
+    /// Longest time that an image waits.
+    pub interval: Duration,
+    /// Bytes of waiting images that start a round before that.
+    pub round_bytes: usize,
+    /// Most bytes of waiting images.
+    pub lag_bytes_max: usize,
+    /// Least bytes of journal between two bases; twice the size of the last base if that is more.
+    pub base_bytes: u64,
+    /// The store.
+    pub store_id: [u8; 16],
+}
+
+impl Default for ApplierOptions {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(500),
+            round_bytes: 4 << 20,
+            lag_bytes_max: 64 << 20,
+            base_bytes: 256 << 20,
+            store_id: [0; 16],
+        }
+    }
+}
+
+/// A handle on the applier's thread. Dropping it applies what waits and ends the thread.
+pub struct Applier {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How far the applier is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Batch up to which every row is durable.
+    pub applied: u64,
+    /// Bytes of images that wait.
+    pub waiting_bytes: usize,
+    /// The bases, oldest first.
+    pub bases: Vec<Base>,
+    /// Why rows are written no more, if so. A restart rebuilds them.
+    pub broken: Option<String>,
+    /// Why the last base could not be written, if so.
+    pub base_failed: Option<String>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    moved: Condvar,
+    rows: Arc<dyn Rows>,
+    disk: Arc<dyn Disk>,
+    options: ApplierOptions,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: BTreeMap<Vec<u8>, Waiting>,
+    through: u64,
+    since_base: u64,
+    stop: bool,
+    progress: Progress,
+}
+
+struct Waiting {
+    value: Option<Vec<u8>>,
+    sequence: u64,
+    /// Whether the rows have none of that key.
+    fresh: bool,
+}
+
+impl Applier {
+    /// Starts the thread. `journal_bytes` is what the journal holds since the last base.
+    pub fn start(
+        rows: Arc<dyn Rows>,
+        disk: Arc<dyn Disk>,
+        options: ApplierOptions,
+        journal_bytes: u64,
+    ) -> std::io::Result<Self> {
+        let bases = base::list(&*disk)?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                through: rows.applied(),
+                since_base: journal_bytes,
+                progress: Progress {
+                    applied: rows.applied(),
+                    bases,
+                    ..Progress::default()
+                },
+                ..State::default()
+            }),
+            wake: Condvar::new(),
+            moved: Condvar::new(),
+            rows,
+            disk,
+            options,
+        });
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("quota-applier".into())
+            .spawn(move || of_thread.run())?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes the images of a durable batch, whose journal record has `bytes` bytes.
+    pub fn offer(&self, sequence: u64, images: Vec<RowImage>, bytes: usize) {
+        let mut state = self.shared.state.lock();
+        state.through = sequence;
+        state.since_base = state.since_base.saturating_add(bytes as u64);
+        if state.progress.broken.is_some() {
+            return;
+        }
+        for image in images {
+            state.lay(image, sequence);
+        }
+        let round = self.shared.options.round_bytes;
+        if state.progress.waiting_bytes >= round {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Whether so much waits that the writer should.
+    pub fn is_behind(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.progress.waiting_bytes >= self.shared.options.lag_bytes_max
+    }
+
+    /// Waits, at most `most`, until less waits than the bound.
+    pub fn wait_until_caught_up(&self, most: Duration) {
+        let mut state = self.shared.state.lock();
+        let behind =
+            |state: &mut State| state.progress.waiting_bytes >= self.shared.options.lag_bytes_max;
+        self.shared.wake.notify_one();
+        self.shared.moved.wait_while_for(&mut state, behind, most);
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.shared.state.lock().progress.clone()
+    }
+}
+
+impl Drop for Applier {
+    fn drop(&mut self) {
+        self.shared.state.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    fn lay(&mut self, image: RowImage, sequence: u64) {
+        let size = |key: &[u8], value: &Option<Vec<u8>>| {
+            value
+                .as_ref()
+                .map_or(0, Vec::len)
+                .saturating_add(key.len())
+                .saturating_add(64)
+        };
+        let mut fresh = image.fresh;
+        if let Some(before) = self.waiting.remove(&image.key) {
+            let bytes = size(&image.key, &before.value);
+            self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_sub(bytes);
+            fresh = before.fresh;
+        }
+        if fresh && image.value.is_none() {
+            return;
+        }
+        let bytes = size(&image.key, &image.value);
+        self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_add(bytes);
+        let waiting = Waiting {
+            value: image.value,
+            sequence,
+            fresh,
+        };
+        self.waiting.insert(image.key, waiting);
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        loop {
+            let stopping = self.wait();
+            self.round();
+            if stopping {
+                return;
+            }
+            self.base_if_due();
+        }
+    }
+
+    fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        let idle = |state: &mut State| {
+            !state.stop && state.progress.waiting_bytes < self.options.round_bytes
+        };
+        self.wake
+            .wait_while_for(&mut state, idle, self.options.interval);
+        state.stop
+    }
+
+    fn round(&self) {
+        let mut state = self.state.lock();
+        if state.progress.broken.is_some() || state.through == state.progress.applied {
+            return;
+        }
+        let through = state.through;
+        let changes: Vec<RowChange> = std::mem::take(&mut state.waiting)
+            .into_iter()
+            .map(|(key, waiting)| RowChange {
+                key,
+                value: waiting.value,
+                sequence: waiting.sequence,
+            })
+            .collect();
+        let bytes = state.progress.waiting_bytes;
+        drop(state);
+
+        let written = self.rows.put(&changes, through);
+        let mut state = self.state.lock();
+        state.progress.waiting_bytes = state.progress.waiting_bytes.saturating_sub(bytes);
+        match written {
+            Ok(()) => state.progress.applied = through,
+            Err(error) => {
+                state.progress.broken = Some(error.to_string());
+                state.waiting.clear();
+                state.progress.waiting_bytes = 0;
+            }
+        }
+        self.moved.notify_all();
+    }
+
+    fn base_if_due(&self) {
+        let (since, last) = {
+            let state = self.state.lock();
+            let last = state.progress.bases.last().map_or(0, |base| base.bytes);
+            (state.since_base, last)
+        };
+        if since < self.options.base_bytes.max(last.saturating_mul(2)) {
+            return;
+        }
+        let written = base::write(&*self.disk, self.options.store_id, &*self.rows);
+        let bases = base::list(&*self.disk);
+        let mut state = self.state.lock();
+        // After a failure too: the next try comes when as much has happened again.
+        state.since_base = 0;
+        match (written, bases) {
+            (Ok(_), Ok(bases)) => {
+                state.progress.bases = bases;
+                state.progress.base_failed = None;
+            }
+            (Err(error), _) => state.progress.base_failed = Some(error.to_string()),
+            (_, Err(error)) => state.progress.base_failed = Some(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A batch: what one group of commands did, as one unit of durability.
+
+use std::sync::Arc;
+
+use prost::Message;
+use quota_core::event::{Event, Remembered};
+use quota_core::record::{Image, RecordKey};
+use quota_core::time::Timestamp;
+
+use crate::format::{self, EventBody, FormatError, ImageBody};
+
+/// The clocks when a batch was decided (C1.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// The server's clock.
+    pub now: Timestamp,
+    /// The machine's boot.
+    pub boot_id: [u8; 16],
+    /// Nanoseconds since that boot, suspended time included.
+    pub boot_ns: i64,
+}
+
+/// A batch on its way to the journal.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Batch {
+    body: Vec<u8>,
+    rows: Vec<RowImage>,
+}
+
+/// The new value of a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RowImage {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; absent where the row is gone.
+    pub value: Option<Vec<u8>>,
+    /// Whether there was no such row before the batch.
+    pub fresh: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchBody {
+    #[prost(int64, tag = "1")]
+    now: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    boot_id: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    boot_ns: i64,
+    #[prost(message, repeated, tag = "4")]
+    events: Vec<EventBody>,
+    #[prost(message, repeated, tag = "5")]
+    images: Vec<ImageBody>,
+}
+
+impl Batch {
+    /// Writes down what happened and the new value of every record that it touched.
+    pub fn new(stamp: Stamp, events: &[Event], images: &[Image]) -> Self {
+        let message = BatchBody {
+            now: stamp.now.nanos(),
+            boot_id: stamp.boot_id.to_vec(),
+            boot_ns: stamp.boot_ns,
+            events: events.iter().map(format::body_of_event).collect(),
+            images: images.iter().map(format::body_of_image).collect(),
+        };
+        let body = format::versioned_bytes(&message);
+        let rows = message.images.into_iter().map(RowImage::from).collect();
+        Self { body, rows }
+    }
+
+    /// The bytes for the journal.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The images, as rows.
+    pub fn into_rows(self) -> Vec<RowImage> {
+        self.rows
+    }
+}
+
+impl From<ImageBody> for RowImage {
+    fn from(body: ImageBody) -> Self {
+        Self {
+            key: body.key,
+            value: body.record,
+            fresh: body.fresh,
+        }
+    }
+}
+
+/// What recovery reads from a batch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Contents {
+    /// The clocks.
+    pub stamp: Stamp,
+    /// Answers that were given.
+    pub answers: Vec<Arc<Remembered>>,
+    /// New values of records.
+    pub images: Vec<Image>,
+    /// The same, as rows.
+    pub rows: Vec<RowImage>,
+    /// Number of events.
+    pub events: usize,
+}
+
+impl Contents {
+    /// Reads the bytes of a batch.
+    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
+        let message = BatchBody::decode(format::versioned(body)?)?;
+        let boot_id = message
+            .boot_id
+            .try_into()
+            .map_err(|_| FormatError::damaged("a boot id of another size"))?;
+        let events = message.events.len();
+        let mut answers = Vec::new();
+        for event in message.events {
+            answers.extend(format::remembered_of_body(event)?);
+        }
+        let images = message.images.iter().map(format::image_of_body);
+        Ok(Self {
+            stamp: Stamp {
+                now: Timestamp::from_nanos(message.now),
+                boot_id,
+                boot_ns: message.boot_ns,
+            },
+            answers,
+            images: images.collect::<Result<_, _>>()?,
+            rows: message.images.into_iter().map(RowImage::from).collect(),
+            events,
+        })
+    }
+}
+
+/// The key of a record's row.
+pub fn row_key(key: &RecordKey) -> Vec<u8> {
+    format::key_bytes(key)
+}
+
+/// Reads a row.
+pub fn record_of_row(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(RecordKey, quota_core::record::Record), FormatError> {
+    let key = format::key_of_bytes(key)?;
+    let record = format::record_of_bytes(&key, value)?;
+    Ok((key, record))
+}
+
+/// The value of a record's row.
+pub fn row_value(record: &quota_core::record::Record) -> Vec<u8> {
+    format::record_bytes(record)
+}

@@ -1,0 +1,65 @@
+//! Bytes of what is kept. Messages are prost's, written out by hand: fields can be added and old files
+//! still read. A version byte stands before every body; before the first tag a version may be dropped.
+
+mod event;
+mod outcome;
+mod record;
+
+pub(crate) use event::{EventBody, body_of_event, remembered_of_body};
+pub(crate) use record::{ImageBody, body_of_image, image_of_body, key_bytes, key_of_bytes};
+pub(crate) use record::{record_bytes, record_of_bytes};
+
+/// Version of every body below.
+pub(crate) const VERSION: u8 = 1;
+
+/// Bytes that this version cannot read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Written by a newer version.
+    #[error("format version {found} is newer than {VERSION}, the newest that this program reads")]
+    Newer {
+        /// The version found.
+        found: u8,
+    },
+    /// Not what was written.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl FormatError {
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+}
+
+impl From<prost::DecodeError> for FormatError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl From<quota_core::name::NameError> for FormatError {
+    fn from(error: quota_core::name::NameError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// Takes the version byte off a body.
+pub(crate) fn versioned(bytes: &[u8]) -> Result<&[u8], FormatError> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => Ok(body),
+        Some((&found, _)) if found > VERSION => Err(FormatError::Newer { found }),
+        Some((found, _)) => Err(FormatError::damaged(format!("format version {found}"))),
+        None => Err(FormatError::damaged("empty")),
+    }
+}
+
+/// Puts the version byte before a message.
+pub(crate) fn versioned_bytes(message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(message.encoded_len().saturating_add(1));
+    bytes.push(VERSION);
+    message
+        .encode(&mut bytes)
+        .expect("a vector grows as needed");
+    bytes
+}

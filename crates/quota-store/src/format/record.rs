@@ -1,0 +1,490 @@
+//! Records: keys and values of rows, and of images in batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message;
+use quota_core::allocation::{Allocation, AllocationKey};
+use quota_core::amount::{Account, Limit};
+use quota_core::charge::charge_set;
+use quota_core::name::{Id, ResourceKey, SubjectName};
+use quota_core::quota::{Origin, Quota, QuotaList, Target};
+use quota_core::record::{Floor, Image, Meta, Record, RecordKey};
+use quota_core::resource::{Kind, Resource, WithoutQuota};
+use quota_core::subject::Profile;
+use quota_core::time::Timestamp;
+
+use super::FormatError;
+
+const META: u8 = b'm';
+const RESOURCE: u8 = b'r';
+const SUBJECT: u8 = b's';
+const QUOTAS: u8 = b't';
+const ALLOCATION: u8 = b'u';
+const FLOOR: u8 = b'v';
+
+/// The key of a row: a byte for the kind, in the order in which records are laid out, and the name.
+pub(crate) fn key_bytes(key: &RecordKey) -> Vec<u8> {
+    let (kind, name) = match key {
+        RecordKey::Meta => (META, ""),
+        RecordKey::Resource(key) => (RESOURCE, key.as_str()),
+        RecordKey::Subject(name) => (SUBJECT, name.as_str()),
+        RecordKey::Quotas(target) => (QUOTAS, target.as_str()),
+        RecordKey::Allocation(key) => (ALLOCATION, key.as_str()),
+        RecordKey::Floor(lane) => (FLOOR, &**lane),
+    };
+    let mut bytes = Vec::with_capacity(name.len().saturating_add(1));
+    bytes.push(kind);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes
+}
+
+pub(crate) fn key_of_bytes(bytes: &[u8]) -> Result<RecordKey, FormatError> {
+    let Some((kind, name)) = bytes.split_first() else {
+        return Err(FormatError::damaged("an empty key"));
+    };
+    let name = std::str::from_utf8(name)
+        .map_err(|error| FormatError::damaged(format!("a key that is no text: {error}")))?;
+    Ok(match *kind {
+        META => RecordKey::Meta,
+        RESOURCE => RecordKey::Resource(ResourceKey::parse(name)?),
+        SUBJECT => RecordKey::Subject(SubjectName::parse(name)?),
+        QUOTAS => RecordKey::Quotas(Target::parse(name)?),
+        ALLOCATION => RecordKey::Allocation(AllocationKey::from_stored(name)),
+        FLOOR => RecordKey::Floor(name.into()),
+        other => return Err(FormatError::damaged(format!("a key of kind {other}"))),
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImageBody {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    /// Absent where the record is gone.
+    #[prost(bytes = "vec", optional, tag = "2")]
+    pub(crate) record: Option<Vec<u8>>,
+    #[prost(bool, tag = "3")]
+    pub(crate) fresh: bool,
+}
+
+pub(crate) fn body_of_image(image: &Image) -> ImageBody {
+    ImageBody {
+        key: key_bytes(&image.key),
+        record: image.record.as_ref().map(record_bytes),
+        fresh: image.fresh,
+    }
+}
+
+pub(crate) fn image_of_body(body: &ImageBody) -> Result<Image, FormatError> {
+    let key = key_of_bytes(&body.key)?;
+    let record = match &body.record {
+        Some(bytes) => Some(record_of_bytes(&key, bytes)?),
+        None => None,
+    };
+    Ok(Image {
+        key,
+        record,
+        fresh: body.fresh,
+    })
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct MetaBody {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(int64, tag = "2")]
+    remembered_since: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResourceBody {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(uint32, tag = "2")]
+    kind: u32,
+    #[prost(string, tag = "3")]
+    base_unit: String,
+    #[prost(string, tag = "4")]
+    display_unit: String,
+    #[prost(int64, tag = "5")]
+    display_ratio: i64,
+    #[prost(bool, tag = "6")]
+    deny_without_quota: bool,
+    #[prost(string, tag = "7")]
+    display_name: String,
+    #[prost(bool, tag = "8")]
+    built_in: bool,
+    #[prost(uint64, tag = "9")]
+    version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ProfileBody {
+    #[prost(string, tag = "1")]
+    display_name: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    labels: BTreeMap<String, String>,
+    #[prost(uint64, tag = "3")]
+    incarnation: u64,
+    #[prost(int64, tag = "4")]
+    created: i64,
+    #[prost(int64, tag = "5")]
+    updated: i64,
+    #[prost(uint64, tag = "6")]
+    version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SubjectBody {
+    #[prost(message, optional, tag = "1")]
+    profile: Option<ProfileBody>,
+    #[prost(message, repeated, tag = "2")]
+    accounts: Vec<AccountBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AccountBody {
+    #[prost(string, tag = "1")]
+    resource: String,
+    #[prost(int64, tag = "2")]
+    used: i64,
+    #[prost(int64, tag = "3")]
+    held: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct QuotasBody {
+    #[prost(message, repeated, tag = "1")]
+    quotas: Vec<QuotaBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct QuotaBody {
+    #[prost(string, tag = "1")]
+    resource: String,
+    #[prost(string, tag = "2")]
+    id: String,
+    /// Absent: unlimited.
+    #[prost(int64, optional, tag = "3")]
+    limit: Option<i64>,
+    #[prost(int64, optional, tag = "4")]
+    max_request: Option<i64>,
+    #[prost(string, tag = "5")]
+    display_name: String,
+    #[prost(btree_map = "string, string", tag = "6")]
+    labels: BTreeMap<String, String>,
+    #[prost(uint32, tag = "7")]
+    origin: u32,
+    #[prost(int64, tag = "8")]
+    created: i64,
+    #[prost(int64, tag = "9")]
+    updated: i64,
+    #[prost(uint64, tag = "10")]
+    version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AmountBody {
+    #[prost(string, tag = "1")]
+    pub(crate) resource: String,
+    #[prost(int64, tag = "2")]
+    pub(crate) amount: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AllocationBody {
+    #[prost(string, tag = "1")]
+    pub(crate) subject: String,
+    #[prost(string, repeated, tag = "2")]
+    also: Vec<String>,
+    #[prost(uint64, repeated, tag = "3")]
+    incarnations: Vec<u64>,
+    #[prost(string, tag = "4")]
+    id: String,
+    #[prost(message, repeated, tag = "5")]
+    amounts: Vec<AmountBody>,
+    #[prost(uint64, tag = "6")]
+    generation: u64,
+    #[prost(btree_map = "string, string", tag = "7")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, tag = "8")]
+    source: String,
+    #[prost(string, tag = "9")]
+    purpose: String,
+    #[prost(int64, tag = "10")]
+    created: i64,
+    #[prost(int64, tag = "11")]
+    updated: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct FloorBody {
+    #[prost(int64, tag = "1")]
+    since: i64,
+    #[prost(uint64, tag = "2")]
+    outcomes: u64,
+    #[prost(uint64, tag = "3")]
+    refusals: u64,
+}
+
+pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
+    match record {
+        Record::Meta(meta) => super::versioned_bytes(&MetaBody {
+            revision: meta.revision,
+            remembered_since: meta.remembered_since.nanos(),
+        }),
+        Record::Resource(resource) => super::versioned_bytes(&body_of_resource(resource)),
+        Record::Subject { profile, accounts } => super::versioned_bytes(&SubjectBody {
+            profile: Some(body_of_profile(profile)),
+            accounts: accounts
+                .iter()
+                .map(|(resource, account)| AccountBody {
+                    resource: resource.to_string(),
+                    used: account.used,
+                    held: account.held,
+                })
+                .collect(),
+        }),
+        Record::Quotas(quotas) => super::versioned_bytes(&QuotasBody {
+            quotas: quotas.iter().map(|quota| body_of_quota(quota)).collect(),
+        }),
+        Record::Allocation(allocation) => super::versioned_bytes(&body_of_allocation(allocation)),
+        Record::Floor(floor) => super::versioned_bytes(&FloorBody {
+            since: floor.since.nanos(),
+            outcomes: floor.outcomes,
+            refusals: floor.refusals,
+        }),
+    }
+}
+
+pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, FormatError> {
+    let bytes = super::versioned(bytes)?;
+    Ok(match key {
+        RecordKey::Meta => {
+            let body = MetaBody::decode(bytes)?;
+            Record::Meta(Meta {
+                revision: body.revision,
+                remembered_since: Timestamp::from_nanos(body.remembered_since),
+            })
+        }
+        RecordKey::Resource(_) => {
+            Record::Resource(Arc::new(resource_of_body(ResourceBody::decode(bytes)?)?))
+        }
+        RecordKey::Subject(_) => {
+            let body = SubjectBody::decode(bytes)?;
+            let profile = body
+                .profile
+                .ok_or_else(|| FormatError::damaged("a subject without a profile"))?;
+            let accounts = body.accounts.into_iter().map(|account| {
+                let resource = ResourceKey::parse(&account.resource)?;
+                let (used, held) = (account.used, account.held);
+                Ok((resource, Account { used, held }))
+            });
+            Record::Subject {
+                profile: Arc::new(profile_of_body(profile)),
+                accounts: accounts.collect::<Result<_, FormatError>>()?,
+            }
+        }
+        RecordKey::Quotas(_) => {
+            let mut quotas = QuotaList::default();
+            for body in QuotasBody::decode(bytes)?.quotas {
+                quotas.put(Arc::new(quota_of_body(body)?));
+            }
+            Record::Quotas(Arc::new(quotas))
+        }
+        RecordKey::Allocation(_) => Record::Allocation(Arc::new(allocation_of_body(
+            AllocationBody::decode(bytes)?,
+        )?)),
+        RecordKey::Floor(_) => {
+            let body = FloorBody::decode(bytes)?;
+            Record::Floor(Floor {
+                since: Timestamp::from_nanos(body.since),
+                outcomes: body.outcomes,
+                refusals: body.refusals,
+            })
+        }
+    })
+}
+
+pub(crate) fn body_of_resource(resource: &Resource) -> ResourceBody {
+    ResourceBody {
+        key: resource.key.to_string(),
+        kind: match resource.kind {
+            Kind::Allocation => 1,
+            Kind::Concurrency => 2,
+            Kind::Counter => 3,
+            Kind::Rate => 4,
+            Kind::PerRequest => 5,
+            Kind::Measured => 6,
+        },
+        base_unit: resource.base_unit.clone(),
+        display_unit: resource.display_unit.clone(),
+        display_ratio: resource.display_ratio,
+        deny_without_quota: resource.without_quota == WithoutQuota::Deny,
+        display_name: resource.display_name.clone(),
+        built_in: resource.built_in,
+        version: resource.version,
+    }
+}
+
+pub(crate) fn resource_of_body(body: ResourceBody) -> Result<Resource, FormatError> {
+    Ok(Resource {
+        key: ResourceKey::parse(&body.key)?,
+        kind: match body.kind {
+            1 => Kind::Allocation,
+            2 => Kind::Concurrency,
+            3 => Kind::Counter,
+            4 => Kind::Rate,
+            5 => Kind::PerRequest,
+            6 => Kind::Measured,
+            other => return Err(FormatError::damaged(format!("resource kind {other}"))),
+        },
+        base_unit: body.base_unit,
+        display_unit: body.display_unit,
+        display_ratio: body.display_ratio,
+        without_quota: match body.deny_without_quota {
+            true => WithoutQuota::Deny,
+            false => WithoutQuota::Allow,
+        },
+        display_name: body.display_name,
+        built_in: body.built_in,
+        version: body.version,
+    })
+}
+
+pub(crate) fn body_of_profile(profile: &Profile) -> ProfileBody {
+    ProfileBody {
+        display_name: profile.display_name.clone(),
+        labels: profile.labels.clone(),
+        incarnation: profile.incarnation,
+        created: profile.created.nanos(),
+        updated: profile.updated.nanos(),
+        version: profile.version,
+    }
+}
+
+pub(crate) fn profile_of_body(body: ProfileBody) -> Profile {
+    Profile {
+        display_name: body.display_name,
+        labels: body.labels,
+        incarnation: body.incarnation,
+        created: Timestamp::from_nanos(body.created),
+        updated: Timestamp::from_nanos(body.updated),
+        version: body.version,
+    }
+}
+
+pub(crate) fn body_of_quota(quota: &Quota) -> QuotaBody {
+    QuotaBody {
+        resource: quota.resource.to_string(),
+        id: quota.id.to_string(),
+        limit: match quota.limit {
+            Limit::Value(value) => Some(value),
+            Limit::Unlimited => None,
+        },
+        max_request: quota.max_request,
+        display_name: quota.display_name.clone(),
+        labels: quota.labels.clone(),
+        origin: match quota.origin {
+            Origin::Default => 1,
+            Origin::Template => 2,
+            Origin::Policy => 3,
+            Origin::Override => 4,
+            Origin::Automatic => 5,
+        },
+        created: quota.created.nanos(),
+        updated: quota.updated.nanos(),
+        version: quota.version,
+    }
+}
+
+pub(crate) fn quota_of_body(body: QuotaBody) -> Result<Quota, FormatError> {
+    Ok(Quota {
+        resource: ResourceKey::parse(&body.resource)?,
+        id: Id::parse(&body.id)?,
+        limit: body.limit.map_or(Limit::Unlimited, Limit::Value),
+        max_request: body.max_request,
+        display_name: body.display_name,
+        labels: body.labels,
+        origin: match body.origin {
+            1 => Origin::Default,
+            2 => Origin::Template,
+            3 => Origin::Policy,
+            4 => Origin::Override,
+            5 => Origin::Automatic,
+            other => return Err(FormatError::damaged(format!("quota origin {other}"))),
+        },
+        created: Timestamp::from_nanos(body.created),
+        updated: Timestamp::from_nanos(body.updated),
+        version: body.version,
+    })
+}
+
+pub(crate) fn body_of_allocation(allocation: &Allocation) -> AllocationBody {
+    AllocationBody {
+        subject: allocation.subject.to_string(),
+        also: allocation.also.iter().map(ToString::to_string).collect(),
+        incarnations: allocation.incarnations.clone(),
+        id: allocation
+            .id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        amounts: bodies_of_amounts(&allocation.amounts),
+        generation: allocation.generation,
+        labels: allocation.labels.clone(),
+        source: allocation.source.clone(),
+        purpose: allocation.purpose.clone(),
+        created: allocation.created.nanos(),
+        updated: allocation.updated.nanos(),
+    }
+}
+
+pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, FormatError> {
+    let subject = SubjectName::parse(&body.subject)?;
+    let also: Vec<SubjectName> = body
+        .also
+        .iter()
+        .map(|name| SubjectName::parse(name))
+        .collect::<Result<_, _>>()?;
+    let id = match body.id.as_str() {
+        "" => None,
+        id => Some(Id::parse(id)?),
+    };
+    if charge_set(&subject, &also).len() != body.incarnations.len() {
+        return Err(FormatError::damaged("a charge set of another size"));
+    }
+    Ok(Allocation {
+        key: AllocationKey::new(&subject, id.as_ref(), &also),
+        subject,
+        also,
+        incarnations: body.incarnations,
+        id,
+        amounts: amounts_of_bodies(body.amounts)?,
+        generation: body.generation,
+        labels: body.labels,
+        source: body.source,
+        purpose: body.purpose,
+        created: Timestamp::from_nanos(body.created),
+        updated: Timestamp::from_nanos(body.updated),
+    })
+}
+
+pub(crate) fn bodies_of_amounts(amounts: &[(ResourceKey, i64)]) -> Vec<AmountBody> {
+    amounts
+        .iter()
+        .map(|(resource, amount)| AmountBody {
+            resource: resource.to_string(),
+            amount: *amount,
+        })
+        .collect()
+}
+
+pub(crate) fn amounts_of_bodies(
+    bodies: Vec<AmountBody>,
+) -> Result<Vec<(ResourceKey, i64)>, FormatError> {
+    bodies
+        .into_iter()
+        .map(|body| Ok((ResourceKey::parse(&body.resource)?, body.amount)))
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! The journal: batches in order, each durable before it is acknowledged (C11.1).
+
+mod frame;
+mod memory;
+mod segments;
+
+use std::io;
+
+pub use memory::MemoryJournal;
+pub use segments::{SegmentJournal, SegmentOptions};
+
+/// Largest body of a batch, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// What is shown each batch: its sequence and its body.
+pub type Reader<'a> = dyn FnMut(u64, &[u8]) -> Result<(), JournalError> + 'a;
+
+/// A log of batches that one writer appends to.
+pub trait Journal: Send {
+    /// The sequence that the next batch has.
+    fn next_sequence(&self) -> u64;
+
+    /// The first sequence that can still be read; the next one where there is none.
+    fn first_sequence(&self) -> u64;
+
+    /// Appends a batch and makes it durable.
+    ///
+    /// After [`AppendError::Unknown`] the batch may or may not be there; the only batch that may then be
+    /// appended is the same one again, whole, and its success decides that it is.
+    fn append(&mut self, sequence: u64, body: &[u8]) -> Result<(), AppendError>;
+
+    /// Shows every batch from `sequence` on to `each`, in order.
+    fn read_from(&self, sequence: u64, each: &mut Reader<'_>) -> Result<(), JournalError>;
+
+    /// Drops batches before `sequence` as far as that is cheap; says how many bytes that gave back.
+    fn trim(&mut self, sequence: u64) -> Result<u64, JournalError>;
+
+    /// Bytes that it takes.
+    fn size_bytes(&self) -> u64;
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another writer has appended: this one must stop.
+    #[error("the journal is at {actual}; another writer has appended to it")]
+    Fenced {
+        /// The sequence that the next batch has.
+        actual: u64,
+    },
+    /// It may or may not be there.
+    #[error("{0}")]
+    Unknown(#[source] io::Error),
+}
+
+/// Why a journal cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The disk failed.
+    #[error("{file}: {error}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What it said.
+        error: io::Error,
+    },
+    /// It holds something else than what was acknowledged.
+    #[error("{file} is damaged at byte {offset}: {what}")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A newer version wrote it.
+    #[error("{file} has the format version {found}; this program reads up to {newest}")]
+    Newer {
+        /// The file.
+        file: String,
+        /// The version found.
+        found: u8,
+        /// The newest version that can be read.
+        newest: u8,
+    },
+    /// It belongs to another store.
+    #[error("{file} belongs to another store")]
+    Foreign {
+        /// The file.
+        file: String,
+    },
+    /// The reader stopped.
+    #[error("batch {sequence}: {why}")]
+    Batch {
+        /// The batch.
+        sequence: u64,
+        /// Why.
+        why: String,
+    },
+}

@@ -1,0 +1,286 @@
+//! Rows in sled 0.34, with what its source and tracker say taken into account.
+//!
+//! - `flush()` ends in `sync_file_range`: the database file is fdatasynced after it, by us.
+//! - Values above a page go to blob files that are never synced: bigger ones are split.
+//! - A kill while the start-up snapshot is written leaves a file that is later taken for damage: removed.
+//! - It can panic on I/O errors: every call is contained.
+//! - After damage it may go on with older values: the applied position stands in a file of its own as well,
+//!   and rows that do not reach it are rebuilt.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Row, RowChange, Rows, RowsError};
+
+const CACHE_BYTES: u64 = 64 << 20;
+/// Largest part of a value: sled writes larger ones to files that it never syncs.
+const PART_BYTES: usize = 8 << 10;
+/// Stands between a key and the number of a further part; no key has it.
+const PART_MARK: u8 = 0;
+const APPLIED_KEY: &[u8] = b"\x01applied";
+const APPLIED_FILE: &str = "applied";
+const APPLIED_MAGIC: [u8; 8] = *b"QUOTAPPL";
+
+/// Rows in a directory.
+pub struct SledRows {
+    db: sled::Db,
+    directory: PathBuf,
+    applied: AtomicU64,
+}
+
+impl SledRows {
+    /// Opens the rows at `directory`, made where it is missing. Fails where they cannot be used; the
+    /// caller then removes the directory and rebuilds.
+    pub fn open(directory: &Path) -> Result<Self, RowsError> {
+        contained(|| {
+            let data = directory.join("sled");
+            fs::create_dir_all(&data)?;
+            for entry in fs::read_dir(&data)? {
+                let path = entry?.path();
+                if path
+                    .extension()
+                    .is_some_and(|ending| ending == "generating")
+                {
+                    fs::remove_file(path)?;
+                }
+            }
+            let db = sled::Config::default()
+                .path(&data)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .open()?;
+            let written = match db.get(APPLIED_KEY)? {
+                Some(bytes) => number(&bytes).unwrap_or(0),
+                None => 0,
+            };
+            let synced = read_applied(&directory.join(APPLIED_FILE))?;
+            if written < synced {
+                return Err(RowsError(format!(
+                    "they end at batch {written} and were synced up to {synced}"
+                )));
+            }
+            Ok(Self {
+                db,
+                directory: directory.to_owned(),
+                applied: AtomicU64::new(synced),
+            })
+        })
+    }
+
+    fn write(&self, change: &RowChange) -> Result<(), RowsError> {
+        let parts: Vec<&[u8]> = match &change.value {
+            Some(value) if value.is_empty() => vec![&[]],
+            Some(value) => value.chunks(PART_BYTES).collect(),
+            None => Vec::new(),
+        };
+        let count = u16::try_from(parts.len())
+            .map_err(|_| RowsError("a row of more than 65,535 parts".into()))?;
+        let mut before = None;
+        for (at, part) in (0_u16..).zip(&parts) {
+            let mut value = Vec::with_capacity(part.len().saturating_add(10));
+            value.extend_from_slice(&change.sequence.to_le_bytes());
+            value.extend_from_slice(&count.to_le_bytes());
+            value.extend_from_slice(part);
+            let old = self.db.insert(part_key(&change.key, at), value)?;
+            before = before.or(old.as_deref().and_then(part_count));
+        }
+        if count == 0 {
+            let old = self.db.remove(&change.key)?;
+            before = old.as_deref().and_then(part_count);
+        }
+        for stale in count.max(1)..before.unwrap_or(0) {
+            self.db.remove(part_key(&change.key, stale))?;
+        }
+        Ok(())
+    }
+}
+
+impl Rows for SledRows {
+    fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    fn put(&self, changes: &[RowChange], applied: u64) -> Result<(), RowsError> {
+        contained(|| {
+            for change in changes {
+                self.write(change)?;
+            }
+            self.db.insert(APPLIED_KEY, &applied.to_le_bytes())?;
+            self.db.flush()?;
+            File::open(self.directory.join("sled").join("db"))?.sync_data()?;
+            write_applied(&self.directory, applied)?;
+            self.applied.store(applied, Ordering::Release);
+            Ok(())
+        })
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Row>, RowsError> {
+        contained(|| {
+            let Some(first) = self.db.get(key)? else {
+                return Ok(None);
+            };
+            let mut whole = Assembly::begin(key, &first)?;
+            for at in 1..whole.parts {
+                let part = self.db.get(part_key(key, at))?;
+                let part = part.ok_or_else(|| whole.torn())?;
+                whole.add(&part)?;
+            }
+            whole.finish().map(Some)
+        })
+    }
+
+    fn scan(
+        &self,
+        prefix: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
+    ) -> Result<(), RowsError> {
+        contained(|| {
+            let mut open: Option<Assembly> = None;
+            for entry in self.db.scan_prefix(prefix) {
+                let (key, value) = entry?;
+                if *key == *APPLIED_KEY {
+                    continue;
+                }
+                match &mut open {
+                    Some(whole) if key.contains(&PART_MARK) => whole.add(&value)?,
+                    _ => {
+                        if let Some(whole) = open.take() {
+                            each(whole.finish()?)?;
+                        }
+                        open = Some(Assembly::begin(&key, &value)?);
+                    }
+                }
+            }
+            match open {
+                Some(whole) => each(whole.finish()?),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn clear(&self) -> Result<(), RowsError> {
+        contained(|| {
+            self.applied.store(0, Ordering::Release);
+            write_applied(&self.directory, 0)?;
+            self.db.clear()?;
+            self.db.flush()?;
+            Ok(())
+        })
+    }
+}
+
+/// A value on its way from its parts.
+struct Assembly {
+    row: Row,
+    parts: u16,
+    seen: u16,
+}
+
+impl Assembly {
+    fn begin(key: &[u8], bytes: &[u8]) -> Result<Self, RowsError> {
+        let mut assembly = Self {
+            row: Row {
+                key: key.to_vec(),
+                value: Vec::new(),
+                sequence: number(bytes).unwrap_or(0),
+            },
+            parts: 0,
+            seen: 0,
+        };
+        assembly.parts = part_count(bytes).ok_or_else(|| assembly.torn())?;
+        assembly.add(bytes)?;
+        Ok(assembly)
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> Result<(), RowsError> {
+        let part = bytes.get(10..).ok_or_else(|| self.torn())?;
+        if number(bytes) != Some(self.row.sequence) {
+            return Err(self.torn());
+        }
+        self.row.value.extend_from_slice(part);
+        self.seen = self.seen.saturating_add(1);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Row, RowsError> {
+        match self.seen == self.parts {
+            true => Ok(self.row),
+            false => Err(self.torn()),
+        }
+    }
+
+    fn torn(&self) -> RowsError {
+        let key = String::from_utf8_lossy(&self.row.key);
+        RowsError(format!("the row {key} is not whole"))
+    }
+}
+
+fn part_key(key: &[u8], part: u16) -> Vec<u8> {
+    let mut bytes = key.to_vec();
+    if part > 0 {
+        bytes.push(PART_MARK);
+        bytes.extend_from_slice(&part.to_be_bytes());
+    }
+    bytes
+}
+
+fn part_count(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(8..10)?.try_into().ok()?))
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?))
+}
+
+fn read_applied(path: &Path) -> Result<u64, RowsError> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let whole = bytes.len() == 20 && bytes.get(..8) == Some(&APPLIED_MAGIC);
+    let applied = bytes.get(8..16).and_then(number);
+    let checksum = bytes
+        .get(..16)
+        .map(|fields| crc32c::crc32c(fields).to_le_bytes());
+    match (whole, applied) {
+        (true, Some(applied)) if bytes.get(16..) == checksum.as_ref().map(|c| &c[..]) => {
+            Ok(applied)
+        }
+        _ => Err(RowsError("the applied position is damaged".into())),
+    }
+}
+
+fn write_applied(directory: &Path, applied: u64) -> io::Result<()> {
+    let mut bytes = APPLIED_MAGIC.to_vec();
+    bytes.extend_from_slice(&applied.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    let unfinished = directory.join("applied.tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&bytes)?;
+    file.sync_data()?;
+    fs::rename(&unfinished, directory.join(APPLIED_FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+/// Keeps sled's panics from taking the thread with them.
+fn contained<T>(work: impl FnOnce() -> Result<T, RowsError>) -> Result<T, RowsError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(RowsError("the row store panicked".into())))
+}
+
+impl From<sled::Error> for RowsError {
+    fn from(error: sled::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<io::Error> for RowsError {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}

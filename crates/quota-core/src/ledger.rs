@@ -177,9 +177,19 @@ impl Ledger {
 
     /// Forgets answers older than the horizon, at most `most` of them.
     pub fn expire_answers(&mut self, now: Timestamp, most: usize) {
+        self.forget_answers_before(now.minus(self.memory.horizon()), most);
+    }
+
+    /// Forgets what was answered before `limit`, at most `most` answers.
+    pub fn forget_answers_before(&mut self, limit: Timestamp, most: usize) {
         let mut moved = Vec::new();
-        self.memory.expire(now, most, &mut moved);
+        self.memory.forget_before(limit, most, &mut moved);
         self.touch_floors(moved);
+    }
+
+    /// The instant of the oldest answer that is remembered.
+    pub fn oldest_answer(&self) -> Option<Timestamp> {
+        self.memory.oldest()
     }
 
     /// Decides a command; pure. Guards come first, each able to reject; what is left cannot fail.

@@ -184,14 +184,28 @@ impl Memory {
         }
     }
 
-    /// Forgets what is older than the horizon, at most `most` operations.
-    pub(crate) fn expire(&mut self, now: Timestamp, most: usize, moved: &mut Vec<Arc<str>>) {
-        let horizon = now.minus(self.bounds.horizon);
+    /// The instant of the oldest remembered answer.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.by_age.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// How long an answer is remembered.
+    pub(crate) fn horizon(&self) -> Duration {
+        self.bounds.horizon
+    }
+
+    /// Forgets what was answered before `limit`, at most `most` operations.
+    pub(crate) fn forget_before(
+        &mut self,
+        limit: Timestamp,
+        most: usize,
+        moved: &mut Vec<Arc<str>>,
+    ) {
         for _ in 0..most {
             let Some((&(at, _), oldest)) = self.by_age.first_key_value() else {
                 return;
             };
-            if at >= horizon {
+            if at >= limit {
                 return;
             }
             let (lane, refusal) = (oldest.lane.clone(), oldest.outcome.is_refusal());

@@ -193,15 +193,10 @@ fn build(
             if !broken.is_empty() {
                 return Err(RecoveryError::Broken(broken));
             }
-            let now = pass.last.map_or(Timestamp::MIN, |stamp| stamp.now);
-            let horizon = now.minus(bounds.memory.horizon);
-            let young = |answer: &Arc<Remembered>| answer.outcome.decided >= horizon;
-            for answer in pass.answers.into_iter().filter(young) {
+            for answer in pass.answers {
                 ledger.recollect(answer);
             }
             report.answers = ledger.sizes().2;
-            // What was laid out just now is in the rows already.
-            ledger.take_images();
             Some(ledger)
         }
     };

@@ -1434,7 +1434,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "GetQuota"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists quotas in the order of their names.
+        /// Lists quotas: those on patterns first, then those on subjects, each in the order of their names.
         pub async fn list_quotas(
             &mut self,
             request: impl tonic::IntoRequest<super::ListQuotasRequest>,
@@ -1534,7 +1534,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "GetUsage"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists accounts subject by subject, parents before their children.
+        /// Lists accounts subject by subject, in the order of their names.
         pub async fn list_usage(
             &mut self,
             request: impl tonic::IntoRequest<super::ListUsageRequest>,
@@ -1737,7 +1737,7 @@ pub mod admin_service_server {
             tonic::Response<super::GetQuotaResponse>,
             tonic::Status,
         >;
-        /// Lists quotas in the order of their names.
+        /// Lists quotas: those on patterns first, then those on subjects, each in the order of their names.
         async fn list_quotas(
             &self,
             request: tonic::Request<super::ListQuotasRequest>,
@@ -1769,7 +1769,7 @@ pub mod admin_service_server {
             tonic::Response<super::GetUsageResponse>,
             tonic::Status,
         >;
-        /// Lists accounts subject by subject, parents before their children.
+        /// Lists accounts subject by subject, in the order of their names.
         async fn list_usage(
             &self,
             request: tonic::Request<super::ListUsageRequest>,

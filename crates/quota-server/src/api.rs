@@ -1,0 +1,67 @@
+//! The services. Handlers convert, call and convert back; they decide nothing.
+
+mod admin;
+mod check;
+mod consume;
+mod from_proto;
+mod page;
+mod status;
+mod to_proto;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_core::command::{Action, Command, Operation, Provenance};
+use quota_core::outcome::{Answer, Reply};
+use tonic::{Request, Status};
+
+use crate::engine::Engine;
+use from_proto::{Caller, Identity};
+
+pub use admin::Admin;
+pub use check::Check;
+pub use consume::Consume;
+
+/// Answers a command with what the conversion makes of its reply.
+async fn execute(
+    engine: &Arc<Engine>,
+    caller: Caller,
+    identity: Identity,
+    action: Action,
+) -> Result<(Reply, String), Status> {
+    let id = identity.id.to_string();
+    let command = Command {
+        operation: Operation {
+            id: identity.id,
+            given: identity.given,
+            digest: identity.digest,
+            age: identity.age,
+        },
+        provenance: Arc::new(Provenance {
+            actor: caller.actor,
+            source: identity.source,
+        }),
+        action,
+    };
+    match engine.execute(command, caller.patience).await {
+        Ok(reply) => Ok((reply, id)),
+        Err(fault) => Err(status::of_fault(&fault)),
+    }
+}
+
+/// The answer is of the kind of its command: a bug otherwise.
+fn unexpected(answer: &Answer) -> Status {
+    tracing::error!(?answer, "an answer of another kind than its command");
+    status::bug()
+}
+
+/// Splits a request into its message and what its metadata says.
+fn split<T>(request: Request<T>) -> Result<(T, Caller), Status> {
+    let caller = Caller::of(request.metadata())?;
+    Ok((request.into_inner(), caller))
+}
+
+/// The caller's deadline with a little time left for the answer to travel.
+fn patience(timeout: Duration) -> Duration {
+    timeout.saturating_sub(timeout / 20)
+}

@@ -1,0 +1,72 @@
+//! AdminService: subjects, resources, quotas, and what is in use. One file per noun; this one only sorts.
+
+mod quotas;
+mod resources;
+mod subjects;
+mod usage;
+
+use std::sync::Arc;
+
+use quota_core::command::Existence;
+use quota_proto::v1;
+use quota_proto::v1::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use crate::engine::Engine;
+
+/// The service.
+pub struct Admin {
+    engine: Arc<Engine>,
+}
+
+impl Admin {
+    /// The service on an engine.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+fn existence(allow_missing: bool) -> Existence {
+    match allow_missing {
+        true => Existence::Any,
+        false => Existence::Known,
+    }
+}
+
+/// Methods whose work is one function of the same name.
+macro_rules! forward {
+    ($($method:ident($request:ident) -> $response:ident;)*) => {
+        #[tonic::async_trait]
+        impl AdminService for Admin {
+            $(async fn $method(
+                &self,
+                request: Request<v1::$request>,
+            ) -> Result<Response<v1::$response>, Status> {
+                let (request, caller) = super::split(request)?;
+                self.$method(request, caller).await.map(Response::new)
+            })*
+        }
+    };
+}
+
+forward! {
+    create_subject(CreateSubjectRequest) -> CreateSubjectResponse;
+    get_subject(GetSubjectRequest) -> GetSubjectResponse;
+    list_subjects(ListSubjectsRequest) -> ListSubjectsResponse;
+    update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse;
+    create_resource(CreateResourceRequest) -> CreateResourceResponse;
+    get_resource(GetResourceRequest) -> GetResourceResponse;
+    list_resources(ListResourcesRequest) -> ListResourcesResponse;
+    update_resource(UpdateResourceRequest) -> UpdateResourceResponse;
+    delete_resource(DeleteResourceRequest) -> DeleteResourceResponse;
+    create_quota(CreateQuotaRequest) -> CreateQuotaResponse;
+    get_quota(GetQuotaRequest) -> GetQuotaResponse;
+    list_quotas(ListQuotasRequest) -> ListQuotasResponse;
+    update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse;
+    delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse;
+    get_usage(GetUsageRequest) -> GetUsageResponse;
+    list_usage(ListUsageRequest) -> ListUsageResponse;
+    get_allocation(GetAllocationRequest) -> GetAllocationResponse;
+    list_allocations(ListAllocationsRequest) -> ListAllocationsResponse;
+    verify_invariants(VerifyInvariantsRequest) -> VerifyInvariantsResponse;
+}

@@ -1,0 +1,260 @@
+//! The engine: one writer thread owns the ledger; everybody else sends it commands or reads views.
+//!
+//! The alternative, locks per account, cannot give one fdatasync to a thousand callers: with one writer the
+//! group is the unit of durability, and its callers are answered together when it is on disk.
+
+pub mod breaker;
+pub mod queue;
+pub mod views;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quota_core::command::Command;
+use quota_core::ledger::AutoCreate;
+use quota_core::outcome::Reply;
+use quota_core::rejection::Rejection;
+use quota_core::{Bounds, Ledger};
+use quota_store::Journal;
+use quota_store::applier::{Applier, Progress};
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use queue::{Item, Queue, Ticket};
+use views::Views;
+
+/// How the engine works; every bound has its name in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Most commands that wait.
+    pub queue_max: usize,
+    /// Most commands decided and flushed together.
+    pub group_max: usize,
+    /// A flush that takes longer makes writes unavailable.
+    pub commit_stall_max: Duration,
+    /// Bytes of journal beyond which the oldest is dropped with its remembered answers.
+    pub journal_bytes_max: u64,
+    /// The ledger's.
+    pub bounds: Bounds,
+}
+
+/// Why a command was not answered by the ledger.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// The ledger rejected it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The queue is full; nothing was changed.
+    #[error("{0} commands are waiting, which is all that may")]
+    Overloaded(usize),
+    /// The server is shutting down; nothing was changed.
+    #[error("the server is shutting down")]
+    Draining,
+    /// The journal cannot be written.
+    #[error("the journal cannot be written now")]
+    JournalDown {
+        /// Whether the command may have been applied all the same.
+        unknown: bool,
+    },
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the answer was durable")]
+    Deadline {
+        /// Whether the command may have been applied all the same.
+        unknown: bool,
+    },
+}
+
+/// What the writer thread starts with.
+pub struct Parts {
+    /// The state.
+    pub ledger: Ledger,
+    /// Where batches go.
+    pub journal: Box<dyn Journal>,
+    /// Who writes rows behind it.
+    pub applier: Applier,
+    /// Instants and the first sequence at or after them.
+    pub marks: std::collections::VecDeque<(quota_core::time::Timestamp, u64)>,
+}
+
+/// A handle on the engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writer and its callers share.
+struct Shared {
+    queue: Queue,
+    views: Views,
+    clock: Arc<dyn Clock>,
+    options: EngineOptions,
+    draining: AtomicBool,
+    journal_down: AtomicBool,
+    /// When the flush under way began, by the boot-time clock; 0 when there is none.
+    flush_began_ns: AtomicI64,
+    progress: Mutex<Progress>,
+}
+
+impl Engine {
+    /// Starts the writer thread. The first batch of a new store is written before this returns.
+    pub fn start(
+        parts: Parts,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Queue::new(options.queue_max),
+            views: Views::of(&parts.ledger),
+            clock,
+            options,
+            draining: AtomicBool::new(false),
+            journal_down: AtomicBool::new(false),
+            flush_began_ns: AtomicI64::new(0),
+            progress: Mutex::default(),
+        });
+        let writer = writer::Writer::new(parts, shared.clone())?;
+        let thread = std::thread::Builder::new()
+            .name("quota-writer".into())
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Has a command decided, durably, and answers what was decided. `patience` is how long the caller
+    /// waits; a command whose caller has gone is dropped before it is decided, never after.
+    pub async fn execute(
+        &self,
+        command: Command,
+        patience: Option<Duration>,
+    ) -> Result<Reply, Fault> {
+        self.admit()?;
+        let (reply, answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        // A caller that goes away drops this future, and with it its interest in being decided.
+        let claim = TicketGuard(ticket.clone());
+        self.shared.queue.push(Item::Command {
+            command: Box::new(command),
+            reply,
+            ticket: ticket.clone(),
+        })?;
+        let answered = match patience {
+            Some(patience) => tokio::time::timeout(patience, answer).await,
+            None => Ok(answer.await),
+        };
+        drop(claim);
+        match answered {
+            Ok(Ok(answer)) => answer,
+            // The writer drops a sender only when it stops.
+            Ok(Err(_)) => Err(Fault::JournalDown {
+                unknown: ticket.was_claimed(),
+            }),
+            Err(_) => Err(Fault::Deadline {
+                unknown: ticket.was_claimed(),
+            }),
+        }
+    }
+
+    /// Reads the ledger between two groups, all of whose changes are durable. `read` must be short: the
+    /// writer waits for it.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Ledger) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.admit()?;
+        let (reply, answer) = oneshot::channel();
+        let job = move |ledger: Option<&Ledger>| {
+            if let Some(ledger) = ledger {
+                let _ = reply.send(read(ledger));
+            }
+        };
+        self.shared.queue.push(Item::Read(Box::new(job)))?;
+        answer
+            .await
+            .map_err(|_| Fault::JournalDown { unknown: false })
+    }
+
+    /// The published state.
+    pub fn views(&self) -> &Views {
+        &self.shared.views
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.shared.clock
+    }
+
+    /// Which subjects may come into being with a charge.
+    pub fn auto_create(&self) -> AutoCreate {
+        self.shared.options.bounds.auto_create
+    }
+
+    /// Whether a command would be decided now.
+    pub fn is_writable(&self) -> bool {
+        self.admit().is_ok()
+    }
+
+    /// Whether the journal cannot be written.
+    pub fn is_journal_down(&self) -> bool {
+        self.shared.journal_down.load(Ordering::Acquire) || self.is_stalled()
+    }
+
+    /// How far the applier is behind.
+    pub fn progress(&self) -> Progress {
+        self.shared.progress.lock().clone()
+    }
+
+    /// Takes no more commands, decides those that wait, and ends the writer when all is durable.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+        self.shared.queue.close();
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+
+    /// Takes no more commands.
+    pub fn refuse_new(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    fn admit(&self) -> Result<(), Fault> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Fault::Draining);
+        }
+        if self.is_journal_down() {
+            return Err(Fault::JournalDown { unknown: false });
+        }
+        Ok(())
+    }
+
+    /// Noticed here, because the writer is the one who is stuck (C11.3).
+    fn is_stalled(&self) -> bool {
+        let began = self.shared.flush_began_ns.load(Ordering::Acquire);
+        if began == 0 {
+            return false;
+        }
+        let elapsed = self.shared.clock.boot_ns().saturating_sub(began).max(0);
+        u128::from(elapsed.unsigned_abs()) > self.shared.options.commit_stall_max.as_nanos()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+/// Withdraws a command whose caller no longer waits.
+struct TicketGuard(Arc<Ticket>);
+
+impl Drop for TicketGuard {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}

@@ -1,0 +1,124 @@
+//! Live views: the state that the writer last made durable, for readers that never wait for it.
+//!
+//! A view holds state and not answers, so a Check runs the ledger's own evaluation on it: a cached yes that
+//! admits too much, or a cached no that refuses what would fit, cannot exist.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use quota_core::Ledger;
+use quota_core::charge::charge_set;
+use quota_core::defaults::Defaults;
+use quota_core::evaluate::Scene;
+use quota_core::name::SubjectName;
+use quota_core::quota::Target;
+use quota_core::record::{Image, RecordKey};
+use quota_core::resource::Resources;
+use quota_core::subject::Subject;
+
+/// The published state.
+pub struct Views {
+    subjects: papaya::HashMap<SubjectName, Arc<Subject>>,
+    tables: ArcSwap<Tables>,
+}
+
+/// What is swapped whole.
+#[derive(Clone)]
+pub struct Tables {
+    /// The default quotas.
+    pub defaults: Arc<Defaults>,
+    /// The resources.
+    pub resources: Arc<Resources>,
+}
+
+/// The state of one charge set, each account at least as new as the last answer before it was taken.
+pub struct Snapshot<'a> {
+    lines: Vec<(&'a str, Option<Arc<Subject>>)>,
+    tables: Arc<Tables>,
+}
+
+impl Views {
+    /// The views of a whole ledger.
+    pub fn of(ledger: &Ledger) -> Self {
+        let views = Self {
+            subjects: papaya::HashMap::new(),
+            tables: ArcSwap::from_pointee(Tables::of(ledger)),
+        };
+        let subjects = views.subjects.pin();
+        for subject in ledger.subjects() {
+            subjects.insert(subject.name.clone(), Arc::new(subject.clone()));
+        }
+        drop(subjects);
+        views
+    }
+
+    /// Publishes what a durable batch touched.
+    pub fn publish(&self, ledger: &Ledger, images: &[Image]) {
+        let subjects = self.subjects.pin();
+        let mut tables = false;
+        for image in images {
+            match &image.key {
+                RecordKey::Subject(name) | RecordKey::Quotas(Target::Subject(name)) => {
+                    if let Some(subject) = ledger.subject(name.as_str()) {
+                        subjects.insert(name.clone(), Arc::new(subject.clone()));
+                    }
+                }
+                RecordKey::Resource(_) | RecordKey::Quotas(Target::Pattern(_)) => tables = true,
+                RecordKey::Meta | RecordKey::Allocation(_) | RecordKey::Floor(_) => {}
+            }
+        }
+        if tables {
+            self.tables.store(Arc::new(Tables::of(ledger)));
+        }
+    }
+
+    /// The state of a subject.
+    pub fn subject(&self, name: &str) -> Option<Arc<Subject>> {
+        self.subjects.pin().get(name).cloned()
+    }
+
+    /// The tables.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.load_full()
+    }
+
+    /// The state of the charge set of (`subject`, `also`).
+    pub fn snapshot<'a>(&self, subject: &'a SubjectName, also: &'a [SubjectName]) -> Snapshot<'a> {
+        let subjects = self.subjects.pin();
+        let lines = charge_set(subject, also)
+            .into_iter()
+            .map(|name| (name, subjects.get(name).cloned()))
+            .collect();
+        Snapshot {
+            lines,
+            tables: self.tables(),
+        }
+    }
+}
+
+impl Tables {
+    fn of(ledger: &Ledger) -> Self {
+        Self {
+            defaults: ledger.defaults().clone(),
+            resources: ledger.resources().clone(),
+        }
+    }
+}
+
+impl Snapshot<'_> {
+    /// The scene to evaluate.
+    pub fn scene(&self) -> Scene<'_> {
+        let lines = self
+            .lines
+            .iter()
+            .map(|(name, subject)| (*name, subject.as_deref()));
+        Scene::new(lines, &self.tables.defaults, &self.tables.resources)
+    }
+
+    /// Whether a subject of the charge set exists.
+    pub fn exists(&self, name: &str) -> bool {
+        self.lines
+            .iter()
+            .any(|(have, subject)| *have == name && subject.is_some())
+    }
+}

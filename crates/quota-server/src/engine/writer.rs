@@ -1,0 +1,368 @@
+//! The writer: takes a group, decides it, makes it durable, publishes it, answers it. In this order, always.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use quota_core::Ledger;
+use quota_core::event::Event;
+use quota_core::outcome::Reply;
+use quota_core::record::Image;
+use quota_core::time::Timestamp;
+use quota_store::applier::Applier;
+use quota_store::journal::AppendError;
+use quota_store::recovery::mark;
+use quota_store::{Batch, Journal};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::breaker::Breaker;
+use super::queue::{Item, Taken};
+use super::{Fault, Parts, Shared};
+
+/// Longest wait for work; then what is due is looked after.
+const IDLE: Duration = Duration::from_millis(500);
+/// Events after which a group takes no more commands: a batch stays far below its largest size.
+const GROUP_EVENTS_MAX: usize = 8192;
+/// Answers forgotten per group, so that a burst an hour ago costs no burst now.
+const FORGET_MAX: usize = 4096;
+/// Longest wait for an applier that is behind, per group.
+const LAG_WAIT: Duration = Duration::from_millis(20);
+/// Process exit code when the writer can go on no more.
+const EXIT_WRITER_LOST: i32 = 70;
+
+pub(super) struct Writer {
+    ledger: Ledger,
+    journal: Box<dyn Journal>,
+    applier: Applier,
+    marks: VecDeque<(Timestamp, u64)>,
+    shared: Arc<Shared>,
+    breaker: Breaker,
+    /// A batch whose flush failed; nothing else is written before it.
+    failed: Option<Written>,
+    /// Dropped once the floors of what it answered are durable.
+    trim_to: Option<u64>,
+    maintained_ns: i64,
+    behind: bool,
+    rows_reported: bool,
+}
+
+/// A decided group on its way to the journal.
+struct Written {
+    batch: Batch,
+    images: Vec<Image>,
+    now: Timestamp,
+}
+
+type Answer = (oneshot::Sender<Result<Reply, Fault>>, Result<Reply, Fault>);
+
+impl Writer {
+    pub(super) fn new(parts: Parts, shared: Arc<Shared>) -> io::Result<Self> {
+        let mut writer = Self {
+            ledger: parts.ledger,
+            journal: parts.journal,
+            applier: parts.applier,
+            marks: parts.marks,
+            shared,
+            breaker: Breaker::default(),
+            failed: None,
+            trim_to: None,
+            maintained_ns: 0,
+            behind: false,
+            rows_reported: false,
+        };
+        if let Some(written) = writer.batch(&[]) {
+            writer.append(written).map_err(|(error, _)| error)?;
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn run(mut self) {
+        let shared = self.shared.clone();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            while self.turn() {}
+            self.seal();
+        }));
+        if ended.is_err() {
+            shared.queue.close();
+            error!("the writer stopped on a bug; its state cannot be trusted any more");
+            std::process::exit(EXIT_WRITER_LOST);
+        }
+    }
+
+    /// One group; false when there will be no more.
+    fn turn(&mut self) -> bool {
+        let items = match self.shared.queue.take(self.patience().0, self.patience().1) {
+            Taken::Items(items) => items,
+            Taken::Closed => return false,
+        };
+        if self.breaker.is_open() && !self.retry() {
+            refuse(items);
+            return true;
+        }
+        self.group(items);
+        self.maintain();
+        true
+    }
+
+    fn patience(&self) -> (usize, Duration) {
+        let most = self.shared.options.group_max;
+        match self.breaker.is_open() {
+            true => (most, super::breaker::WAIT_MIN / 2),
+            false => (most, IDLE),
+        }
+    }
+
+    fn group(&mut self, items: Vec<Item>) {
+        let stamp_now = self.shared.clock.now();
+        let mut events: Vec<Event> = Vec::new();
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut reads = Vec::new();
+        let mut items = VecDeque::from(items);
+        while let Some(item) = items.pop_front() {
+            match item {
+                Item::Read(read) => reads.push(read),
+                Item::Command {
+                    command,
+                    reply,
+                    ticket,
+                } => {
+                    if !ticket.claim() {
+                        continue;
+                    }
+                    let decided = self.ledger.decide(stamp_now, &command);
+                    for event in &decided.events {
+                        self.ledger.absorb(event);
+                    }
+                    events.extend(decided.events);
+                    answers.push((reply, decided.reply.map_err(Fault::Rejected)));
+                }
+            }
+            if events.len() >= GROUP_EVENTS_MAX {
+                self.commit(&events, answers);
+                (events, answers) = (Vec::new(), Vec::new());
+                if self.breaker.is_open() {
+                    refuse(items.into());
+                    refuse(reads.into_iter().map(Item::Read).collect());
+                    return;
+                }
+            }
+        }
+        self.commit(&events, answers);
+        let durable = (!self.breaker.is_open()).then_some(&self.ledger);
+        for read in reads {
+            read(durable);
+        }
+    }
+
+    /// Makes a decided group durable, then answers it.
+    fn commit(&mut self, events: &[Event], answers: Vec<Answer>) {
+        if !events.is_empty() {
+            let now = self.shared.clock.now();
+            self.ledger.expire_answers(now, FORGET_MAX);
+            if let Some(written) = self.batch(events)
+                && let Err((failure, written)) = self.append(written)
+            {
+                self.journal_failed(&failure, *written);
+                for (reply, answer) in answers {
+                    // A stored answer is withheld too, and its operation was applied long ago.
+                    let unknown = answer.is_ok();
+                    let _ = reply.send(Err(Fault::JournalDown { unknown }));
+                }
+                return;
+            }
+        }
+        for (reply, answer) in answers {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// What was absorbed since the last batch, written down.
+    fn batch(&mut self, events: &[Event]) -> Option<Written> {
+        let images = self.ledger.take_images();
+        if images.is_empty() && events.is_empty() {
+            return None;
+        }
+        let stamp = self.shared.clock.stamp();
+        Some(Written {
+            batch: Batch::new(stamp, events, &images),
+            images,
+            now: stamp.now,
+        })
+    }
+
+    /// Appends a batch; once it is durable, publishes it and hands its rows on.
+    fn append(&mut self, written: Written) -> Result<(), (io::Error, Box<Written>)> {
+        let sequence = self.journal.next_sequence();
+        let began = self.shared.clock.boot_ns().max(1);
+        self.shared.flush_began_ns.store(began, Ordering::Release);
+        let appended = self.journal.append(sequence, written.batch.body());
+        self.shared.flush_began_ns.store(0, Ordering::Release);
+        match appended {
+            Ok(()) => {}
+            Err(AppendError::Unknown(error)) => return Err((error, Box::new(written))),
+            Err(fenced @ AppendError::Fenced { .. }) => {
+                error!(error = %fenced, "this server is not the journal's writer any more");
+                std::process::exit(EXIT_WRITER_LOST);
+            }
+        }
+        mark(&mut self.marks, written.now, sequence);
+        self.shared.views.publish(&self.ledger, &written.images);
+        let bytes = written.batch.body().len();
+        self.applier
+            .offer(sequence, written.batch.into_rows(), bytes);
+        if let Some(sequence) = self.trim_to.take() {
+            self.trim(sequence);
+        }
+        Ok(())
+    }
+
+    fn journal_failed(&mut self, failure: &io::Error, written: Written) {
+        if !self.breaker.is_open() {
+            error!(error = %failure, "the journal cannot be written; writes are refused until it can");
+        }
+        self.failed = Some(written);
+        self.breaker.failed(self.shared.clock.boot_ns());
+        self.shared.journal_down.store(true, Ordering::Release);
+    }
+
+    /// Half-open: tries the failed batch, whole, before anything later. Says whether writes go on.
+    fn retry(&mut self) -> bool {
+        if !self.breaker.is_due(self.shared.clock.boot_ns()) {
+            return false;
+        }
+        if let Some(written) = self.failed.take()
+            && let Err((failure, written)) = self.append(written)
+        {
+            self.journal_failed(&failure, *written);
+            return false;
+        }
+        self.breaker.succeeded();
+        self.shared.journal_down.store(false, Ordering::Release);
+        info!("the journal can be written again");
+        true
+    }
+
+    /// Looks after what is due: at most twice a second.
+    fn maintain(&mut self) {
+        if self.applier.is_behind() {
+            if !self.behind {
+                warn!("rows are written more slowly than the journal; commands wait for them");
+            }
+            self.behind = true;
+            self.applier.wait_until_caught_up(LAG_WAIT);
+        } else {
+            self.behind = false;
+        }
+        let now_ns = self.shared.clock.boot_ns();
+        let apart = i64::try_from(IDLE.as_nanos()).unwrap_or(i64::MAX);
+        if now_ns.saturating_sub(self.maintained_ns) < apart {
+            return;
+        }
+        self.maintained_ns = now_ns;
+        let progress = self.applier.progress();
+        if let (Some(broken), false) = (&progress.broken, self.rows_reported) {
+            self.rows_reported = true;
+            error!(error = %broken, "rows are not written any more; a restart rebuilds them");
+        }
+        let needed = self.needed_by_rows(&progress);
+        *self.shared.progress.lock() = progress;
+        let by_answers = self.needed_by_answers();
+        self.trim(needed.min(by_answers));
+        if self.journal.size_bytes() > self.shared.options.journal_bytes_max {
+            self.shorten(needed);
+        }
+    }
+
+    /// The first batch that rows or the older base still need.
+    fn needed_by_rows(&self, progress: &quota_store::applier::Progress) -> u64 {
+        match progress.bases.as_slice() {
+            [older, _, ..] => older.sequence.min(progress.applied).saturating_add(1),
+            _ => self.journal.first_sequence(),
+        }
+    }
+
+    /// The first batch with an answer that is still remembered, to the minute.
+    fn needed_by_answers(&mut self) -> u64 {
+        let Some(oldest) = self.ledger.oldest_answer() else {
+            return self.journal.next_sequence();
+        };
+        while self.marks.get(1).is_some_and(|(at, _)| *at <= oldest) {
+            self.marks.pop_front();
+        }
+        self.marks
+            .front()
+            .filter(|(at, _)| *at <= oldest)
+            .map_or(self.journal.first_sequence(), |(_, sequence)| *sequence)
+    }
+
+    fn trim(&mut self, sequence: u64) {
+        match self.journal.trim(sequence) {
+            Ok(0) => {}
+            Ok(bytes) => info!(bytes, sequence, "journal trimmed"),
+            Err(error) => warn!(%error, "the journal could not be trimmed"),
+        }
+    }
+
+    /// The journal is larger than it may be: its oldest minutes go, and the answers in them are forgotten
+    /// first, durably with the next batch.
+    fn shorten(&mut self, needed: u64) {
+        let Some((limit, sequence)) = self.marks.get(1).copied() else {
+            return;
+        };
+        if sequence > needed {
+            return;
+        }
+        let before = self.ledger.sizes().2;
+        self.ledger.forget_answers_before(limit, FORGET_MAX);
+        let forgotten = before.saturating_sub(self.ledger.sizes().2);
+        if forgotten > 0 {
+            warn!(
+                forgotten,
+                "answers forgotten early: the journal is at journal_bytes_max"
+            );
+        }
+        if self
+            .ledger
+            .oldest_answer()
+            .is_none_or(|oldest| oldest >= limit)
+        {
+            self.trim_to = Some(sequence);
+        }
+    }
+
+    /// A last, empty batch says that the one before it was durable: after a clean stop, damage to the end
+    /// of the journal cannot pass for a torn write.
+    fn seal(&mut self) {
+        if self.failed.is_some() {
+            self.breaker = Breaker::default();
+            if let Some(written) = self.failed.take()
+                && let Err((failure, _)) = self.append(written)
+            {
+                error!(error = %failure, "the last batch could not be written; its callers were told so");
+                return;
+            }
+        }
+        let stamp = self.shared.clock.stamp();
+        let sequence = self.journal.next_sequence();
+        let seal = Batch::new(stamp, &[], &[]);
+        match self.journal.append(sequence, seal.body()) {
+            Ok(()) => self.applier.offer(sequence, seal.into_rows(), 0),
+            Err(error) => warn!(%error, "the journal could not be sealed"),
+        }
+    }
+}
+
+fn refuse(items: Vec<Item>) {
+    for item in items {
+        match item {
+            Item::Command { reply, ticket, .. } => {
+                ticket.withdraw();
+                let _ = reply.send(Err(Fault::JournalDown { unknown: false }));
+            }
+            Item::Read(read) => read(None),
+        }
+    }
+}

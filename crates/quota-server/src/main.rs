@@ -1,0 +1,274 @@
+//! `quota-server`: serves the quota authority from one data directory.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use quota_server::config::{Config, LogFormat};
+use quota_server::engine::Engine;
+use quota_server::server::{self, Limits};
+use quota_server::store::{self, OpenError};
+use quota_store::data_dir::DataDirError;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+/// The configuration or the command line is wrong.
+const EXIT_USAGE: u8 = 2;
+/// The data directory is in use, foreign, newer or cannot be written.
+const EXIT_DATA_DIR: u8 = 3;
+/// The address cannot be listened on.
+const EXIT_LISTEN: u8 = 4;
+/// What is in the data directory is damaged.
+const EXIT_DAMAGED: u8 = 5;
+
+/// The quota authority: the one server to ask before anything limited is handed out.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Serve(Serve),
+    /// Work on a store that no server uses.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Read everything, settle the tail as a start would, and check the invariants.
+    Verify(Serve),
+}
+
+#[derive(Args)]
+struct Serve {
+    /// TOML file with settings; --print-config shows all of them.
+    #[arg(long, env = "QUOTA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the journal and the rows.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on for gRPC; port 0 takes a free one.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Allow listening beyond loopback although callers are not authenticated.
+    #[arg(long)]
+    insecure: bool,
+    /// Print what is in force, with comments, and exit.
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Serve {
+    fn load(&self) -> Result<Config, quota_server::config::ConfigError> {
+        let mut flags = Vec::new();
+        if let Some(directory) = &self.data_dir {
+            flags.push(("data_dir", directory.to_string_lossy().into_owned()));
+        }
+        if let Some(listen) = &self.listen {
+            flags.push(("listen", listen.clone()));
+        }
+        if self.insecure {
+            flags.push(("insecure", "true".to_owned()));
+        }
+        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (serve, verify) = match &cli.command {
+        None => (&cli.serve, false),
+        Some(Command::Serve(serve)) => (serve, false),
+        Some(Command::Store {
+            command: StoreCommand::Verify(serve),
+        }) => (serve, true),
+    };
+    let config = match serve.load() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("quota-server: the configuration is wrong:\n{problems}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if serve.print_config {
+        return say(&config.print());
+    }
+    if let Err(why) = start_logging(&config) {
+        eprintln!("quota-server: log_filter: {why}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if verify {
+        return verify_store(&config);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(config)),
+        Err(error) => {
+            eprintln!("quota-server: no runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: Config) -> ExitCode {
+    let address = match resolve(&config).await {
+        Ok(address) => address,
+        Err(code) => return code,
+    };
+    let listener = match TcpListener::bind(address).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!(
+                "quota-server: cannot listen on {address}: {error}; name another address with --listen"
+            );
+            return ExitCode::from(EXIT_LISTEN);
+        }
+    };
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        eprintln!("quota-server: cannot wait for signals");
+        return ExitCode::FAILURE;
+    };
+    let opened = match store::open(&config) {
+        Ok(opened) => opened,
+        Err(error) => return refuse_store(&error),
+    };
+    report(&opened.report);
+    let directory = opened.directory;
+    let engine = match Engine::start(opened.parts, config.engine(), opened.clock) {
+        Ok(engine) => Arc::new(engine),
+        Err(error) => {
+            eprintln!("quota-server: the journal cannot be written: {error}");
+            return ExitCode::from(EXIT_DATA_DIR);
+        }
+    };
+    let bound = listener.local_addr().unwrap_or(address);
+    if say(&format!("listening on {bound}\n")) != ExitCode::SUCCESS {
+        warn!("nobody reads stdout");
+    }
+    info!(%bound, data_dir = %config.data_dir.display(), "serving");
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: draining"),
+            _ = interrupt.recv() => info!("SIGINT: draining"),
+        }
+    };
+    let limits = Limits {
+        message_bytes_max: config.message_bytes_max,
+        metadata_bytes_max: config.metadata_bytes_max,
+        streams_max: config.streams_max,
+        drain_timeout: config.drain_timeout,
+    };
+    let served = server::serve(engine, listener, limits, stop).await;
+    drop(directory);
+    match served {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "the server stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn resolve(config: &Config) -> Result<SocketAddr, ExitCode> {
+    let resolved = tokio::net::lookup_host(&config.listen).await;
+    let address = match resolved.map(|mut all| all.next()) {
+        Ok(Some(address)) => address,
+        Ok(None) | Err(_) => {
+            eprintln!("quota-server: listen: {:?} is no HOST:PORT", config.listen);
+            return Err(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    if !server::is_loopback(&address) && !config.insecure {
+        eprintln!(
+            "quota-server: listen: {address} is reached from other machines and callers are not authenticated; \
+             listen on loopback, or set --insecure if the network keeps strangers out"
+        );
+        return Err(ExitCode::from(EXIT_USAGE));
+    }
+    Ok(address)
+}
+
+fn refuse_store(error: &OpenError) -> ExitCode {
+    eprintln!("quota-server: {error}");
+    let newer = matches!(
+        error,
+        OpenError::Recovery(quota_store::recovery::RecoveryError::Journal(
+            quota_store::journal::JournalError::Newer { .. }
+                | quota_store::journal::JournalError::Io { .. }
+        ))
+    );
+    ExitCode::from(match error {
+        OpenError::DataDir(DataDirError::Damaged { .. }) => EXIT_DAMAGED,
+        OpenError::DataDir(_) | OpenError::Io(_) => EXIT_DATA_DIR,
+        OpenError::Recovery(_) if newer => EXIT_DATA_DIR,
+        OpenError::Recovery(_) => EXIT_DAMAGED,
+    })
+}
+
+fn report(report: &store::Report) {
+    if let Some(why) = &report.rebuilt {
+        warn!(%why, "the rows were rebuilt");
+    }
+    info!(
+        batches = report.batches,
+        answers = report.answers,
+        "recovered"
+    );
+}
+
+fn verify_store(config: &Config) -> ExitCode {
+    match store::open(config) {
+        Ok(opened) => {
+            let (subjects, allocations, answers) = opened.parts.ledger.sizes();
+            let next = opened.parts.journal.next_sequence();
+            say(&format!(
+                "whole: {} batches in the journal, {subjects} subjects, {allocations} allocations, \
+                 {answers} remembered answers; every invariant holds\n",
+                next.saturating_sub(opened.parts.journal.first_sequence()),
+            ))
+        }
+        Err(error) => refuse_store(&error),
+    }
+}
+
+fn start_logging(config: &Config) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
+        .map_err(|error| error.to_string())?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+fn say(text: &str) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,148 @@
+//! The gRPC server: services, health, reflection, bounds, and the way out.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_proto::FILE_DESCRIPTOR_SET;
+use quota_proto::v1::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
+use quota_proto::v1::check_service_server::{CheckServiceServer, SERVICE_NAME as CHECK};
+use quota_proto::v1::consume_service_server::{ConsumeServiceServer, SERVICE_NAME as CONSUME};
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::api::{Admin, Check, Consume};
+use crate::engine::Engine;
+
+/// How often health follows the engine.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
+/// A connection that does not answer a ping for that long is gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer, in bytes: a page of 1,000 long names.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Bounds of what a caller may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest request, in bytes.
+    pub message_bytes_max: usize,
+    /// Largest metadata, in bytes.
+    pub metadata_bytes_max: u32,
+    /// Most calls under way on one connection.
+    pub streams_max: u32,
+    /// How long a shutdown waits for calls under way.
+    pub drain_timeout: Duration,
+}
+
+/// Serves until `stop`, then answers what is under way, and drains the engine.
+pub async fn serve(
+    engine: Arc<Engine>,
+    listener: TcpListener,
+    limits: Limits,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), tonic::transport::Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let stopping = Arc::new(tokio::sync::Notify::new());
+    let follower = tokio::spawn(follow_health(reporter, engine.clone()));
+    let admin = AdminServiceServer::new(Admin::new(engine.clone()));
+    let check = CheckServiceServer::new(Check::new(engine.clone()));
+    let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
+    let most = limits.message_bytes_max;
+    let server = Server::builder()
+        .http2_max_header_list_size(limits.metadata_bytes_max)
+        .max_concurrent_streams(limits.streams_max)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(reflection_v1())
+        .add_service(reflection_v1alpha())
+        .add_service(
+            check
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        )
+        .add_service(
+            consume
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        )
+        .add_service(
+            admin
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        );
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let begin_stop = {
+        let (engine, stopping) = (engine.clone(), stopping.clone());
+        async move {
+            stop.await;
+            engine.refuse_new();
+            stopping.notify_one();
+        }
+    };
+    let serving = server.serve_with_incoming_shutdown(incoming, begin_stop);
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = async {
+            stopping.notified().await;
+            tokio::time::sleep(limits.drain_timeout).await;
+        } => Ok(()),
+    };
+    follower.abort();
+    let draining = tokio::task::spawn_blocking(move || engine.drain());
+    let _ = draining.await;
+    served
+}
+
+/// Health per service, and for the whole under the empty name (C11.3): checks go on without a journal.
+async fn follow_health(reporter: HealthReporter, engine: Arc<Engine>) {
+    let mut last = None;
+    reporter
+        .set_service_status(CHECK, ServingStatus::Serving)
+        .await;
+    loop {
+        let writable = engine.is_writable();
+        if last.replace(writable) != Some(writable) {
+            let status = match writable {
+                true => ServingStatus::Serving,
+                false => ServingStatus::NotServing,
+            };
+            for service in ["", CONSUME, ADMIN] {
+                reporter.set_service_status(service, status).await;
+            }
+        }
+        tokio::time::sleep(HEALTH_INTERVAL).await;
+    }
+}
+
+fn reflection_v1() -> tonic_reflection::server::v1::ServerReflectionServer<
+    impl tonic_reflection::server::v1::ServerReflection,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the generated descriptors are well formed")
+}
+
+/// The grpcurl that most people have asks for this one.
+fn reflection_v1alpha() -> tonic_reflection::server::v1alpha::ServerReflectionServer<
+    impl tonic_reflection::server::v1alpha::ServerReflection,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1alpha()
+        .expect("the generated descriptors are well formed")
+}
+
+/// Whether an address is reached from this machine only.
+pub fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().is_loopback()
+}

@@ -1,0 +1,110 @@
+//! Opening the store of a data directory.
+
+use std::io;
+use std::sync::Arc;
+
+use quota_core::Ledger;
+use quota_store::Rows;
+use quota_store::applier::{Applier, ApplierOptions};
+use quota_store::data_dir::{DataDir, DataDirError};
+use quota_store::disk::RealDisk;
+use quota_store::journal::{JournalError, SegmentJournal, SegmentOptions};
+pub use quota_store::recovery::Report;
+use quota_store::recovery::{RecoveryError, recover};
+use quota_store::rows::{RowsError, SledRows};
+use tracing::warn;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::engine::Parts;
+
+/// A store that is ready for an engine.
+pub struct Opened {
+    /// What the engine starts with.
+    pub parts: Parts,
+    /// The clock, which goes on from the last batch.
+    pub clock: Arc<dyn Clock>,
+    /// What recovery did.
+    pub report: Report,
+    /// Holds the directory; dropped last.
+    pub directory: DataDir,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// What is in it.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The disk.
+    #[error("the data directory cannot be used: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl From<JournalError> for OpenError {
+    fn from(error: JournalError) -> Self {
+        Self::Recovery(error.into())
+    }
+}
+
+impl From<RowsError> for OpenError {
+    fn from(error: RowsError) -> Self {
+        Self::Recovery(error.into())
+    }
+}
+
+/// Takes the data directory and recovers what is in it.
+pub fn open(config: &Config) -> Result<Opened, OpenError> {
+    let directory = DataDir::take(&config.data_dir, *uuid::Uuid::now_v7().as_bytes())?;
+    let store_id = directory.store_id();
+    let bases = Arc::new(RealDisk::new(&directory.bases())?);
+    let journal = SegmentJournal::open(
+        Arc::new(RealDisk::new(&directory.journal())?),
+        SegmentOptions {
+            segment_bytes: config.segment_bytes,
+            store_id,
+        },
+    )?;
+    let rows = Arc::new(open_rows(&directory)?);
+    let bounds = config.bounds();
+    let recovered = recover(&journal, &*rows, &*bases, store_id, bounds)?;
+    let clock = Arc::new(SystemClock::new(recovered.last, config.clock_step_max));
+    let applier_options = ApplierOptions {
+        lag_bytes_max: config.apply_lag_max,
+        base_bytes: config.base_bytes,
+        store_id,
+        ..ApplierOptions::default()
+    };
+    let rows: Arc<dyn Rows> = rows;
+    let size = quota_store::Journal::size_bytes(&journal);
+    let applier = Applier::start(rows, bases, applier_options, size)?;
+    let ledger = recovered
+        .ledger
+        .unwrap_or_else(|| Ledger::new(bounds, clock.now()));
+    Ok(Opened {
+        parts: Parts {
+            ledger,
+            journal: Box::new(journal),
+            applier,
+            marks: recovered.marks,
+        },
+        clock,
+        report: recovered.report,
+        directory,
+    })
+}
+
+/// Rows that cannot be opened are removed: recovery rebuilds them.
+fn open_rows(directory: &DataDir) -> Result<SledRows, OpenError> {
+    match SledRows::open(&directory.rows()) {
+        Ok(rows) => Ok(rows),
+        Err(error) => {
+            warn!(%error, "the rows cannot be used and are rebuilt");
+            std::fs::remove_dir_all(directory.rows())?;
+            Ok(SledRows::open(&directory.rows())?)
+        }
+    }
+}

@@ -1,1 +1,157 @@
-fn main() {}
+//! `quotactl`: the quota authority from the command line.
+//!
+//! Exit codes: 0 granted or done, 3 refused, 2 usage, 4 unavailable, 1 anything else. What people read is a
+//! table; `--output json` is one object on stdout; progress goes to stderr.
+
+mod admin;
+mod json;
+mod operate;
+mod output;
+mod replay;
+mod units;
+mod usage;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use quota_client::v1::ErrorReason;
+use quota_client::{Client, Error, Options};
+
+use output::Output;
+
+/// Ask and operate a quota authority.
+#[derive(Parser)]
+#[command(name = "quotactl", version)]
+struct Cli {
+    /// URL of the server.
+    #[arg(long, global = true, env = "QUOTA_ENDPOINT", default_value = quota_client::DEFAULT_ENDPOINT)]
+    endpoint: String,
+    /// How to print.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Who asks; recorded with every change.
+    #[arg(long, global = true, default_value = "")]
+    actor: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Tenants, projects, users: who is bounded.
+    #[command(subcommand)]
+    Subject(admin::SubjectCommand),
+    /// What is limited, and in which units.
+    #[command(subcommand)]
+    Resource(admin::ResourceCommand),
+    /// Limits on subjects, and on patterns of subjects.
+    #[command(subcommand)]
+    Quota(admin::QuotaCommand),
+    /// What is in use, as a tree.
+    Usage(usage::UsageArgs),
+    /// What a consume would answer now. It promises nothing.
+    Check(operate::CheckArgs),
+    /// Check and charge in one step.
+    Consume(operate::ConsumeArgs),
+    /// Give back an allocation, or part of it.
+    Release(operate::ReleaseArgs),
+    /// Set new absolute amounts of an allocation.
+    Resize(operate::ResizeArgs),
+    /// Release whole allocations by label.
+    ReleaseMatching(operate::ReleaseMatchingArgs),
+    /// List allocations.
+    Allocations(operate::AllocationsArgs),
+    /// Play a real cluster log against the server.
+    #[command(subcommand)]
+    Replay(replay::ReplayCommand),
+    /// Recompute every account from the live allocations and compare.
+    Verify,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    Done,
+    Refused,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{0}")]
+    Call(#[from] Error),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A server that is lost is reported within 5 s: one connection attempt may begin at the end of that.
+const RETRY_FOR: Duration = Duration::from_millis(2500);
+/// Longest wait for one answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("quotactl: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Refused) => ExitCode::from(3),
+        Err(failure) => {
+            eprintln!("quotactl: {failure}");
+            ExitCode::from(exit_code(&failure))
+        }
+    }
+}
+
+fn exit_code(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Usage(_) => 2,
+        Failure::Other(_) => 1,
+        Failure::Call(error) if error.is_lost() => 4,
+        Failure::Call(error) if error.reason == Some(ErrorReason::Overloaded) => 4,
+        Failure::Call(error) if !error.violations.is_empty() => 2,
+        Failure::Call(_) => 1,
+    }
+}
+
+async fn run(cli: Cli) -> Result<Ending, Failure> {
+    let client = Client::new(Options {
+        endpoint: cli.endpoint,
+        timeout: TIMEOUT,
+        retry_for: RETRY_FOR,
+        actor: cli.actor,
+    })
+    .map_err(|error| Failure::Usage(error.to_string()))?;
+    let output = Output::new(cli.output == Format::Json);
+    match cli.command {
+        Command::Subject(command) => admin::subject(&client, &output, command).await,
+        Command::Resource(command) => admin::resource(&client, &output, command).await,
+        Command::Quota(command) => admin::quota(&client, &output, command).await,
+        Command::Usage(args) => usage::usage(&client, &output, args).await,
+        Command::Check(args) => operate::check(&client, &output, args).await,
+        Command::Consume(args) => operate::consume(&client, &output, args).await,
+        Command::Release(args) => operate::release(&client, &output, args).await,
+        Command::Resize(args) => operate::resize(&client, &output, args).await,
+        Command::ReleaseMatching(args) => operate::release_matching(&client, &output, args).await,
+        Command::Allocations(args) => operate::allocations(&client, &output, args).await,
+        Command::Replay(command) => replay::replay(&client, &output, command).await,
+        Command::Verify => operate::verify(&client, &output).await,
+    }
+}

@@ -1,1 +1,174 @@
-//! Placeholder.
+//! The client: what a service embeds to ask the quota authority.
+//!
+//! It is thin on purpose. It adds to the generated code what every caller would otherwise get wrong: an
+//! operation id is made before the first attempt and reused only when the answer was lost, errors say
+//! whether anything was changed, and a refusal is an answer and not an error.
+//!
+//! Check is no substitute for Consume: two callers that both see *granted* may not both fit.
+
+#![deny(missing_docs)]
+
+mod error;
+mod retry;
+
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+
+pub use error::{Applied, Error, FieldViolation, refusal_status};
+pub use prost_types::{Duration as ProtoDuration, Timestamp};
+pub use quota_proto::v1;
+pub use retry::Idempotent;
+
+use v1::admin_service_client::AdminServiceClient;
+use v1::check_service_client::CheckServiceClient;
+use v1::consume_service_client::ConsumeServiceClient;
+
+/// Where a server is by default.
+pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+const ACTOR: &str = "quota-actor";
+
+/// How a client calls.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// URL of the server, `http://HOST:PORT`.
+    pub endpoint: String,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+    /// How long a call whose answer was lost is tried again, with the same operation id.
+    pub retry_for: Duration,
+    /// Who asks; recorded with every change. Printable ASCII, at most 128 bytes; empty for nobody.
+    pub actor: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            endpoint: DEFAULT_ENDPOINT.into(),
+            timeout: Duration::from_secs(10),
+            retry_for: Duration::from_secs(5),
+            actor: String::new(),
+        }
+    }
+}
+
+/// A connection to a server. Cloning is cheap and shares it.
+#[derive(Clone)]
+pub struct Client {
+    channel: Channel,
+    options: Options,
+    actor: Option<MetadataValue<Ascii>>,
+}
+
+/// Methods of the services. Mutations are tried again when their answer was lost.
+macro_rules! calls {
+    ($($(#[doc = $doc:literal])+ $service:ident.$method:ident($request:ident) -> $response:ident, $way:ident;)*) => {
+        impl Client {
+            $(
+                $(#[doc = $doc])+
+                ///
+                /// # Errors
+                /// See [`Error`].
+                pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, Error> {
+                    let call = async |request: v1::$request| {
+                        let mut service = $service::new(self.channel.clone())
+                            .max_decoding_message_size(ANSWER_BYTES_MAX);
+                        let answer = service.$method(self.request(request)).await;
+                        answer.map(tonic::Response::into_inner).map_err(Error::from)
+                    };
+                    retry::$way(self.options.retry_for, request, call).await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    /// What a Consume would answer now. It promises nothing.
+    CheckServiceClient.check(CheckRequest) -> CheckResponse, read;
+    /// Checks and charges in one step.
+    ConsumeServiceClient.consume(ConsumeRequest) -> ConsumeResponse, mutate;
+    /// Gives back all or part of an allocation.
+    ConsumeServiceClient.release(ReleaseRequest) -> ReleaseResponse, mutate;
+    /// Sets new absolute amounts of an allocation.
+    ConsumeServiceClient.resize(ResizeRequest) -> ResizeResponse, mutate;
+    /// Releases whole allocations by label.
+    ConsumeServiceClient.release_matching(ReleaseMatchingRequest) -> ReleaseMatchingResponse, mutate;
+    /// Creates a subject.
+    AdminServiceClient.create_subject(CreateSubjectRequest) -> CreateSubjectResponse, mutate;
+    /// Reads a subject.
+    AdminServiceClient.get_subject(GetSubjectRequest) -> GetSubjectResponse, read;
+    /// Lists subjects.
+    AdminServiceClient.list_subjects(ListSubjectsRequest) -> ListSubjectsResponse, read;
+    /// Replaces what may change of a subject.
+    AdminServiceClient.update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse, mutate;
+    /// Creates a resource.
+    AdminServiceClient.create_resource(CreateResourceRequest) -> CreateResourceResponse, mutate;
+    /// Reads a resource.
+    AdminServiceClient.get_resource(GetResourceRequest) -> GetResourceResponse, read;
+    /// Lists resources.
+    AdminServiceClient.list_resources(ListResourcesRequest) -> ListResourcesResponse, read;
+    /// Replaces what may change of a resource.
+    AdminServiceClient.update_resource(UpdateResourceRequest) -> UpdateResourceResponse, mutate;
+    /// Deletes a resource.
+    AdminServiceClient.delete_resource(DeleteResourceRequest) -> DeleteResourceResponse, mutate;
+    /// Creates a quota.
+    AdminServiceClient.create_quota(CreateQuotaRequest) -> CreateQuotaResponse, mutate;
+    /// Reads a quota.
+    AdminServiceClient.get_quota(GetQuotaRequest) -> GetQuotaResponse, read;
+    /// Lists quotas.
+    AdminServiceClient.list_quotas(ListQuotasRequest) -> ListQuotasResponse, read;
+    /// Replaces a quota; usage is never touched.
+    AdminServiceClient.update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse, mutate;
+    /// Deletes a quota.
+    AdminServiceClient.delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse, mutate;
+    /// Reads the accounts of a subject.
+    AdminServiceClient.get_usage(GetUsageRequest) -> GetUsageResponse, read;
+    /// Lists accounts.
+    AdminServiceClient.list_usage(ListUsageRequest) -> ListUsageResponse, read;
+    /// Reads an allocation.
+    AdminServiceClient.get_allocation(GetAllocationRequest) -> GetAllocationResponse, read;
+    /// Lists allocations.
+    AdminServiceClient.list_allocations(ListAllocationsRequest) -> ListAllocationsResponse, read;
+    /// Recomputes every account and compares.
+    AdminServiceClient.verify_invariants(VerifyInvariantsRequest) -> VerifyInvariantsResponse, read;
+}
+
+impl Client {
+    /// A client that connects with its first call.
+    ///
+    /// # Errors
+    /// An endpoint or actor that is none.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        let endpoint = Endpoint::from_shared(options.endpoint.clone())
+            .map_err(|error| Error::local(format!("endpoint {:?}: {error}", options.endpoint)))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .connect_lazy();
+        let actor = match options.actor.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|_| Error::local(format!("actor {text:?}: printable ASCII")))?,
+            ),
+        };
+        Ok(Self {
+            channel,
+            options,
+            actor,
+        })
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(self.options.timeout);
+        if let Some(actor) = &self.actor {
+            request.metadata_mut().insert(ACTOR, actor.clone());
+        }
+        request
+    }
+}

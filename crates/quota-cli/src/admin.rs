@@ -1,0 +1,499 @@
+//! What administrators do: subjects, resources, quotas.
+
+use clap::{Args, Subcommand};
+use quota_client::Client;
+use quota_client::v1::{
+    CreateResourceRequest, CreateSubjectRequest, DeleteQuotaRequest, DeleteResourceRequest,
+    GetQuotaRequest, GetResourceRequest, GetSubjectRequest, ListQuotasRequest,
+    ListResourcesRequest, ListSubjectsRequest, Quota, Resource, ResourceKind, Subject,
+    UpdateQuotaRequest, UpdateResourceRequest, UpdateSubjectRequest, WithoutQuota,
+};
+use serde_json::{Value, json};
+
+use crate::operate::label;
+use crate::output::{Output, labels, time};
+use crate::units::Units;
+use crate::{Ending, Failure, json as show};
+
+/// Entries that are asked for at once.
+const PAGE: i32 = 1000;
+
+#[derive(Subcommand)]
+pub(crate) enum SubjectCommand {
+    /// Create a subject and its ancestors.
+    Create(SubjectArgs),
+    /// Replace its display name and labels.
+    Update(SubjectArgs),
+    /// Show one.
+    Get {
+        /// Its name.
+        name: String,
+    },
+    /// List those at and below a subject.
+    List {
+        /// Where to begin.
+        #[arg(default_value = "system")]
+        prefix: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct SubjectArgs {
+    /// Its name, such as tenants/acme/projects/web.
+    name: String,
+    /// For people.
+    #[arg(long, default_value = "")]
+    display_name: String,
+    /// A label; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Only while this is the current version.
+    #[arg(long, default_value = "")]
+    etag: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ResourceCommand {
+    /// Create an ALLOCATION resource.
+    Create(ResourceArgs),
+    /// Replace its display unit, name and what happens without a quota.
+    Update(ResourceArgs),
+    /// Show one.
+    Get {
+        /// Its key.
+        key: String,
+    },
+    /// List all.
+    List,
+    /// Delete one that is not built in, has no quotas and was never charged.
+    Delete {
+        /// Its key.
+        key: String,
+        /// Only while this is the current version.
+        #[arg(long, default_value = "")]
+        etag: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ResourceArgs {
+    /// Its key, such as gpu.h100.
+    key: String,
+    /// Unit of every amount. On update, what it was.
+    #[arg(long, default_value = "")]
+    base_unit: String,
+    /// Unit for people.
+    #[arg(long, default_value = "")]
+    display_unit: String,
+    /// Base units in one display unit.
+    #[arg(long, default_value_t = 1)]
+    display_ratio: i64,
+    /// Refuse where no quota is in force, instead of counting only.
+    #[arg(long)]
+    deny_without_quota: bool,
+    /// For people.
+    #[arg(long, default_value = "")]
+    display_name: String,
+    /// Only while this is the current version.
+    #[arg(long, default_value = "")]
+    etag: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Create or change a quota. Usage is never touched.
+    Set(SetArgs),
+    /// Show one.
+    Get(KeyArgs),
+    /// List those at and below a subject or pattern.
+    List {
+        /// Where to begin.
+        #[arg(default_value = "system")]
+        prefix: String,
+        /// Only this resource.
+        #[arg(long, default_value = "")]
+        resource: String,
+    },
+    /// Delete one. Usage stays.
+    Delete {
+        #[command(flatten)]
+        key: KeyArgs,
+        /// Accept that a lower default comes into force.
+        #[arg(long)]
+        force: bool,
+        /// Only while this is the current version.
+        #[arg(long, default_value = "")]
+        etag: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct KeyArgs {
+    /// A subject, or a pattern such as 'tenants/*'.
+    subject: String,
+    /// Key of the resource.
+    resource: String,
+    /// Id of the quota; the resource's key where it is left out.
+    #[arg(long, default_value = "")]
+    id: String,
+}
+
+#[derive(Args)]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The limit, such as 128cores, 1TiB, 0 or unlimited.
+    #[arg(long, value_name = "AMOUNT|unlimited")]
+    limit: String,
+    /// Largest amount of one request.
+    #[arg(long, value_name = "AMOUNT")]
+    max_request: Option<String>,
+    /// For people.
+    #[arg(long, default_value = "")]
+    display_name: String,
+    /// A label; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Accept a limit below what is in use, or a lower default.
+    #[arg(long)]
+    force: bool,
+    /// Only while this is the current version.
+    #[arg(long, default_value = "")]
+    etag: String,
+}
+
+pub(crate) async fn subject(
+    client: &Client,
+    output: &Output,
+    command: SubjectCommand,
+) -> Result<Ending, Failure> {
+    let subject = match command {
+        SubjectCommand::Create(args) => {
+            let request = CreateSubjectRequest {
+                subject: Some(subject_of(args)),
+                ..CreateSubjectRequest::default()
+            };
+            client.create_subject(request).await?.subject
+        }
+        SubjectCommand::Update(args) => {
+            let request = UpdateSubjectRequest {
+                subject: Some(subject_of(args)),
+                ..UpdateSubjectRequest::default()
+            };
+            client.update_subject(request).await?.subject
+        }
+        SubjectCommand::Get { name } => {
+            let request = GetSubjectRequest { name };
+            client.get_subject(request).await?.subject
+        }
+        SubjectCommand::List { prefix } => {
+            let all = list_subjects(client, prefix).await?;
+            return print_subjects(output, &all, true);
+        }
+    };
+    print_subjects(output, &[subject.unwrap_or_default()], false)
+}
+
+fn subject_of(args: SubjectArgs) -> Subject {
+    Subject {
+        name: args.name,
+        display_name: args.display_name,
+        labels: args.labels.into_iter().collect(),
+        etag: args.etag,
+        ..Subject::default()
+    }
+}
+
+async fn list_subjects(client: &Client, prefix: String) -> Result<Vec<Subject>, Failure> {
+    let mut all = Vec::new();
+    let mut request = ListSubjectsRequest {
+        subject_prefix: prefix,
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    loop {
+        let page = client.list_subjects(request.clone()).await?;
+        all.extend(page.subjects);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+fn print_subjects(output: &Output, subjects: &[Subject], many: bool) -> Result<Ending, Failure> {
+    if output.is_json() {
+        let all: Vec<Value> = subjects.iter().map(show::subject).collect();
+        print_json(output, "subjects", all, many)?;
+        return Ok(Ending::Done);
+    }
+    let row = |subject: &Subject| {
+        vec![
+            subject.name.clone(),
+            subject.display_name.clone(),
+            labels(&subject.labels),
+            time(subject.create_time),
+            subject.etag.clone(),
+        ]
+    };
+    let header = ["subject", "display name", "labels", "since", "etag"];
+    output.table(&header, subjects.iter().map(row).collect(), "no subjects")?;
+    Ok(Ending::Done)
+}
+
+pub(crate) async fn resource(
+    client: &Client,
+    output: &Output,
+    command: ResourceCommand,
+) -> Result<Ending, Failure> {
+    let resource = match command {
+        ResourceCommand::Create(args) => {
+            let request = CreateResourceRequest {
+                resource: Some(resource_of(args)),
+                ..CreateResourceRequest::default()
+            };
+            client.create_resource(request).await?.resource
+        }
+        ResourceCommand::Update(args) => {
+            let request = GetResourceRequest {
+                key: args.key.clone(),
+            };
+            let live = client.get_resource(request).await?.resource;
+            let live = live.unwrap_or_default();
+            let mut resource = resource_of(args);
+            // What cannot change need not be repeated.
+            resource.kind = live.kind;
+            if resource.base_unit.is_empty() {
+                resource.base_unit = live.base_unit;
+            }
+            let request = UpdateResourceRequest {
+                resource: Some(resource),
+                ..UpdateResourceRequest::default()
+            };
+            client.update_resource(request).await?.resource
+        }
+        ResourceCommand::Get { key } => {
+            let request = GetResourceRequest { key };
+            client.get_resource(request).await?.resource
+        }
+        ResourceCommand::List => {
+            let request = ListResourcesRequest {
+                page_size: PAGE,
+                ..ListResourcesRequest::default()
+            };
+            let all = client.list_resources(request).await?.resources;
+            return print_resources(output, &all, true);
+        }
+        ResourceCommand::Delete { key, etag } => {
+            let request = DeleteResourceRequest {
+                key,
+                etag,
+                ..DeleteResourceRequest::default()
+            };
+            client.delete_resource(request).await?;
+            return deleted(output);
+        }
+    };
+    print_resources(output, &[resource.unwrap_or_default()], false)
+}
+
+fn resource_of(args: ResourceArgs) -> Resource {
+    let without_quota = match args.deny_without_quota {
+        true => WithoutQuota::Deny,
+        false => WithoutQuota::Allow,
+    };
+    Resource {
+        key: args.key,
+        kind: ResourceKind::Allocation.into(),
+        base_unit: args.base_unit,
+        display_unit: args.display_unit,
+        display_ratio: args.display_ratio,
+        without_quota: without_quota.into(),
+        display_name: args.display_name,
+        etag: args.etag,
+        ..Resource::default()
+    }
+}
+
+fn print_resources(output: &Output, resources: &[Resource], many: bool) -> Result<Ending, Failure> {
+    if output.is_json() {
+        let all: Vec<Value> = resources.iter().map(show::resource).collect();
+        print_json(output, "resources", all, many)?;
+        return Ok(Ending::Done);
+    }
+    let name = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_owned();
+    let row = |resource: &Resource| {
+        let display = match (resource.display_unit.as_str(), resource.display_ratio) {
+            (unit, _) if unit == resource.base_unit => String::new(),
+            (unit, ratio) => format!("1 {unit} = {ratio}"),
+        };
+        vec![
+            resource.key.clone(),
+            name(
+                ResourceKind::as_str_name(&resource.kind()),
+                "RESOURCE_KIND_",
+            ),
+            resource.base_unit.clone(),
+            display,
+            name(
+                WithoutQuota::as_str_name(&resource.without_quota()),
+                "WITHOUT_QUOTA_",
+            ),
+            resource.etag.clone(),
+        ]
+    };
+    let header = [
+        "resource",
+        "kind",
+        "base unit",
+        "display unit",
+        "without quota",
+        "etag",
+    ];
+    output.table(&header, resources.iter().map(row).collect(), "no resources")?;
+    Ok(Ending::Done)
+}
+
+pub(crate) async fn quota(
+    client: &Client,
+    output: &Output,
+    command: QuotaCommand,
+) -> Result<Ending, Failure> {
+    let mut units = Units::new(client);
+    let quota = match command {
+        QuotaCommand::Set(args) => {
+            let resource = &args.key.resource;
+            let limit = units.limit(resource, &args.limit).await?;
+            let max_request = match &args.max_request {
+                Some(text) => Some(units.amount(resource, text).await?),
+                None => None,
+            };
+            let request = UpdateQuotaRequest {
+                quota: Some(Quota {
+                    subject: args.key.subject,
+                    resource: args.key.resource,
+                    quota_id: args.key.id,
+                    limit: Some(limit),
+                    max_request,
+                    display_name: args.display_name,
+                    labels: args.labels.into_iter().collect(),
+                    etag: args.etag,
+                    ..Quota::default()
+                }),
+                allow_missing: true,
+                force: args.force,
+                operation_id: String::new(),
+            };
+            let answer = client.update_quota(request).await?;
+            for warning in &answer.warnings {
+                eprintln!("quotactl: warning: {warning}");
+            }
+            answer.quota
+        }
+        QuotaCommand::Get(key) => {
+            let request = GetQuotaRequest {
+                subject: key.subject,
+                resource: key.resource,
+                quota_id: key.id,
+            };
+            client.get_quota(request).await?.quota
+        }
+        QuotaCommand::List { prefix, resource } => {
+            let all = list_quotas(client, &prefix, &resource).await?;
+            return print_quotas(output, &mut units, &all, true).await;
+        }
+        QuotaCommand::Delete { key, force, etag } => {
+            let request = DeleteQuotaRequest {
+                subject: key.subject,
+                resource: key.resource,
+                quota_id: key.id,
+                etag,
+                force,
+                operation_id: String::new(),
+            };
+            client.delete_quota(request).await?;
+            return deleted(output);
+        }
+    };
+    print_quotas(output, &mut units, &[quota.unwrap_or_default()], false).await
+}
+
+/// All quotas at and below a subject or pattern.
+pub(crate) async fn list_quotas(
+    client: &Client,
+    prefix: &str,
+    resource: &str,
+) -> Result<Vec<Quota>, Failure> {
+    let mut all = Vec::new();
+    let mut request = ListQuotasRequest {
+        subject_prefix: prefix.into(),
+        resource: resource.into(),
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    loop {
+        let page = client.list_quotas(request.clone()).await?;
+        all.extend(page.quotas);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn print_quotas(
+    output: &Output,
+    units: &mut Units<'_>,
+    quotas: &[Quota],
+    many: bool,
+) -> Result<Ending, Failure> {
+    if output.is_json() {
+        let all: Vec<Value> = quotas.iter().map(show::quota).collect();
+        print_json(output, "quotas", all, many)?;
+        return Ok(Ending::Done);
+    }
+    let mut rows = Vec::new();
+    for quota in quotas {
+        let most = match quota.max_request {
+            Some(most) => units.show(&quota.resource, most).await,
+            None => "-".into(),
+        };
+        rows.push(vec![
+            quota.subject.clone(),
+            quota.resource.clone(),
+            quota.quota_id.clone(),
+            units
+                .show_limit(&quota.resource, quota.limit.as_ref())
+                .await,
+            most,
+            labels(&quota.labels),
+            quota.etag.clone(),
+        ]);
+    }
+    let header = [
+        "subject",
+        "resource",
+        "id",
+        "limit",
+        "largest request",
+        "labels",
+        "etag",
+    ];
+    output.table(&header, rows, "no quotas")?;
+    Ok(Ending::Done)
+}
+
+fn print_json(output: &Output, name: &str, all: Vec<Value>, many: bool) -> Result<(), Failure> {
+    match many {
+        true => output.object(&json!({ name: all })),
+        false => output.object(&all.into_iter().next().unwrap_or(Value::Null)),
+    }
+}
+
+fn deleted(output: &Output) -> Result<Ending, Failure> {
+    match output.is_json() {
+        true => output.object(&json!({"deleted": true}))?,
+        false => output.text("deleted\n")?,
+    }
+    Ok(Ending::Done)
+}

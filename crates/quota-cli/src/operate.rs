@@ -1,0 +1,481 @@
+//! What callers do: check, consume, release, resize.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use quota_client::Client;
+use quota_client::v1::{
+    Allocation, Amount, CheckRequest, ConsumeRequest, Decision, LimitFinding,
+    ListAllocationsRequest, ReleaseMatchingRequest, ReleaseRequest, ResizeRequest,
+    VerifyInvariantsRequest,
+};
+use serde_json::{Value, json};
+
+use crate::output::{Output, findings, labels, time};
+use crate::units::{self, Units};
+use crate::{Ending, Failure, json as show};
+
+/// Entries that are asked for at once.
+const PAGE: i32 = 1000;
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Subject that would be charged, such as tenants/acme/projects/web.
+    subject: String,
+    /// What would be charged, such as compute.cpu=4cores compute.memory=16GiB.
+    #[arg(required = true, value_name = "RESOURCE=AMOUNT", value_parser = units::split)]
+    amounts: Vec<(String, String)>,
+    /// A further subject to charge; up to four times.
+    #[arg(long, value_name = "SUBJECT")]
+    also: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct ConsumeArgs {
+    #[command(flatten)]
+    what: CheckArgs,
+    /// Name of the allocation below the subject, such as a VM's uuid.
+    #[arg(long, value_name = "ID")]
+    allocation: Option<String>,
+    #[command(flatten)]
+    operation: OperationArgs,
+    /// It has happened: charge it even above limits.
+    #[arg(long)]
+    record: bool,
+    /// A label of the allocation; up to eight times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// What it is for.
+    #[arg(long, default_value = "")]
+    purpose: String,
+}
+
+#[derive(Args)]
+pub(crate) struct OperationArgs {
+    /// Made before the first attempt, given again only when the answer was lost.
+    #[arg(long, value_name = "ID", default_value = "")]
+    operation_id: String,
+    /// The system that asks.
+    #[arg(long, default_value = "quotactl")]
+    source: String,
+}
+
+#[derive(Args)]
+pub(crate) struct ReleaseArgs {
+    /// Subject that was charged.
+    subject: String,
+    /// What to give back; nothing named is everything.
+    #[arg(value_name = "RESOURCE=AMOUNT", value_parser = units::split)]
+    amounts: Vec<(String, String)>,
+    /// Name of the allocation; without it the anonymous one of the subject.
+    #[arg(long, value_name = "ID")]
+    allocation: Option<String>,
+    /// A further subject of the anonymous allocation; up to four times.
+    #[arg(long, value_name = "SUBJECT")]
+    also: Vec<String>,
+    /// Generation that the allocation must have.
+    #[arg(long)]
+    generation: Option<u64>,
+    #[command(flatten)]
+    operation: OperationArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ResizeArgs {
+    /// Subject that was charged.
+    subject: String,
+    /// New absolute amounts; 0 gives a resource back, what is not named stays.
+    #[arg(required = true, value_name = "RESOURCE=AMOUNT", value_parser = units::split)]
+    amounts: Vec<(String, String)>,
+    /// Name of the allocation.
+    #[arg(long, value_name = "ID")]
+    allocation: String,
+    /// Generation that the allocation must have.
+    #[arg(long)]
+    generation: Option<u64>,
+    /// It has happened: charge growth even above limits.
+    #[arg(long)]
+    record: bool,
+    #[command(flatten)]
+    operation: OperationArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ReleaseMatchingArgs {
+    /// Allocations of this subject and of all below it.
+    subject: String,
+    /// A label that they all have; at least one.
+    #[arg(long = "label", required = true, value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// At most so many in one call.
+    #[arg(long, default_value_t = 50)]
+    page_size: i32,
+    /// Call again, each time as an operation of its own, until nothing matches.
+    #[arg(long, conflicts_with = "operation_id")]
+    all: bool,
+    #[command(flatten)]
+    operation: OperationArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct AllocationsArgs {
+    /// Only those of this subject and of all below it.
+    #[arg(default_value = "system")]
+    subject: String,
+    /// Only those that hold this resource.
+    #[arg(long, default_value = "")]
+    resource: String,
+    /// Only those with this label; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+async fn amounts(
+    units: &mut Units<'_>,
+    typed: &[(String, String)],
+) -> Result<Vec<Amount>, Failure> {
+    let mut amounts = Vec::new();
+    for (resource, text) in typed {
+        amounts.push(Amount {
+            resource: resource.clone(),
+            amount: units.amount(resource, text).await?,
+        });
+    }
+    Ok(amounts)
+}
+
+pub(crate) async fn check(
+    client: &Client,
+    output: &Output,
+    args: CheckArgs,
+) -> Result<Ending, Failure> {
+    let mut units = Units::new(client);
+    let request = CheckRequest {
+        subject: args.subject,
+        also: args.also,
+        amounts: amounts(&mut units, &args.amounts).await?,
+        ..CheckRequest::default()
+    };
+    let answer = client.check(request).await?;
+    let ending = ending(answer.decision());
+    if output.is_json() {
+        output.object(&json!({
+            "decision": show::decision(answer.decision()),
+            "refusals": show::findings(&answer.refusals),
+            "effective_limits": answer.effective_limits.iter().map(show::effective_limit).collect::<Value>(),
+            "unbounded_resources": answer.unbounded_resources,
+            "journal_unavailable": answer.journal_unavailable,
+        }))?;
+        return Ok(ending);
+    }
+    let mut text = verdict(&mut units, answer.decision(), &answer.refusals, &[]).await;
+    for least in &answer.effective_limits {
+        let limit = units
+            .show_limit(&least.resource, least.limit.as_ref())
+            .await;
+        match least.subject.as_str() {
+            "" => text.push_str(&format!("{}: unbounded\n", least.resource)),
+            subject => text.push_str(&format!(
+                "{}: at most {limit} ({} of {subject})\n",
+                least.resource, least.quota
+            )),
+        }
+    }
+    if answer.journal_unavailable {
+        text.push_str("The journal cannot be written: a consume would be refused now.\n");
+    }
+    output.text(&text)?;
+    Ok(ending)
+}
+
+pub(crate) async fn consume(
+    client: &Client,
+    output: &Output,
+    args: ConsumeArgs,
+) -> Result<Ending, Failure> {
+    let mut units = Units::new(client);
+    let request = ConsumeRequest {
+        subject: args.what.subject,
+        also: args.what.also,
+        amounts: amounts(&mut units, &args.what.amounts).await?,
+        operation_id: args.operation.operation_id,
+        allocation_id: args.allocation.unwrap_or_default(),
+        mode: show::mode(args.record),
+        labels: args.labels.into_iter().collect(),
+        source: args.operation.source,
+        purpose: args.purpose,
+        ..ConsumeRequest::default()
+    };
+    let answer = client.consume(request).await?;
+    let charged = Charged {
+        decision: answer.decision(),
+        refusals: answer.refusals,
+        exceeded: answer.exceeded,
+        allocation: answer.allocation,
+        unbounded: answer.unbounded_resources,
+        operation_id: answer.operation_id,
+        replayed: answer.replayed,
+    };
+    charged.print(&mut units, output).await
+}
+
+pub(crate) async fn resize(
+    client: &Client,
+    output: &Output,
+    args: ResizeArgs,
+) -> Result<Ending, Failure> {
+    let mut units = Units::new(client);
+    let request = ResizeRequest {
+        subject: args.subject,
+        allocation_id: args.allocation,
+        amounts: amounts(&mut units, &args.amounts).await?,
+        mode: show::mode(args.record),
+        operation_id: args.operation.operation_id,
+        expected_generation: args.generation,
+        source: args.operation.source,
+        ..ResizeRequest::default()
+    };
+    let answer = client.resize(request).await?;
+    let charged = Charged {
+        decision: answer.decision(),
+        refusals: answer.refusals,
+        exceeded: answer.exceeded,
+        allocation: answer.allocation,
+        unbounded: answer.unbounded_resources,
+        operation_id: answer.operation_id,
+        replayed: answer.replayed,
+    };
+    charged.print(&mut units, output).await
+}
+
+/// The answer to a consume or a resize.
+struct Charged {
+    decision: Decision,
+    refusals: Vec<LimitFinding>,
+    exceeded: Vec<LimitFinding>,
+    allocation: Option<Allocation>,
+    unbounded: Vec<String>,
+    operation_id: String,
+    replayed: bool,
+}
+
+impl Charged {
+    async fn print(self, units: &mut Units<'_>, output: &Output) -> Result<Ending, Failure> {
+        let ending = ending(self.decision);
+        if output.is_json() {
+            output.object(&json!({
+                "decision": show::decision(self.decision),
+                "refusals": show::findings(&self.refusals),
+                "exceeded": show::findings(&self.exceeded),
+                "allocation": self.allocation.as_ref().map(show::allocation),
+                "unbounded_resources": self.unbounded,
+                "operation_id": self.operation_id,
+                "replayed": self.replayed,
+            }))?;
+            return Ok(ending);
+        }
+        let mut text = verdict(units, self.decision, &self.refusals, &self.exceeded).await;
+        if let Some(allocation) = &self.allocation {
+            text.push_str(&format!("{}\n", describe(units, allocation).await));
+        }
+        if self.replayed {
+            text.push_str("This is the stored answer of an earlier call with this operation id.\n");
+        }
+        output.text(&text)?;
+        Ok(ending)
+    }
+}
+
+pub(crate) async fn release(
+    client: &Client,
+    output: &Output,
+    args: ReleaseArgs,
+) -> Result<Ending, Failure> {
+    let mut units = Units::new(client);
+    let request = ReleaseRequest {
+        subject: args.subject,
+        also: args.also,
+        allocation_id: args.allocation.unwrap_or_default(),
+        amounts: amounts(&mut units, &args.amounts).await?,
+        operation_id: args.operation.operation_id,
+        expected_generation: args.generation,
+        source: args.operation.source,
+        ..ReleaseRequest::default()
+    };
+    let answer = client.release(request).await?;
+    if output.is_json() {
+        output.object(&json!({
+            "released": show::amounts(&answer.released),
+            "allocation": answer.allocation.as_ref().map(show::allocation),
+            "operation_id": answer.operation_id,
+            "replayed": answer.replayed,
+        }))?;
+        return Ok(Ending::Done);
+    }
+    let mut text = format!("released {}\n", list(&mut units, &answer.released).await);
+    match &answer.allocation {
+        Some(left) => text.push_str(&format!("left: {}\n", describe(&mut units, left).await)),
+        None => text.push_str("nothing is left; the allocation ended\n"),
+    }
+    output.text(&text)?;
+    Ok(Ending::Done)
+}
+
+pub(crate) async fn release_matching(
+    client: &Client,
+    output: &Output,
+    args: ReleaseMatchingArgs,
+) -> Result<Ending, Failure> {
+    let labels: BTreeMap<String, String> = args.labels.into_iter().collect();
+    let mut released = 0_i64;
+    let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+    loop {
+        let request = ReleaseMatchingRequest {
+            subject: args.subject.clone(),
+            labels: labels.clone(),
+            page_size: args.page_size,
+            operation_id: args.operation.operation_id.clone(),
+            source: args.operation.source.clone(),
+            operation_age: None,
+        };
+        let answer = client.release_matching(request).await?;
+        released += i64::from(answer.released);
+        for amount in answer.amounts {
+            *sums.entry(amount.resource).or_default() += amount.amount;
+        }
+        if answer.more && args.all {
+            continue;
+        }
+        if output.is_json() {
+            output.object(&json!({"released": released, "more": answer.more, "amounts": sums}))?;
+            return Ok(Ending::Done);
+        }
+        let mut units = Units::new(client);
+        let amounts: Vec<Amount> = sums
+            .into_iter()
+            .map(|(resource, amount)| Amount { resource, amount })
+            .collect();
+        let more = if answer.more { "; more match" } else { "" };
+        let what = list(&mut units, &amounts).await;
+        output.text(&format!("released {released} allocations: {what}{more}\n"))?;
+        return Ok(Ending::Done);
+    }
+}
+
+pub(crate) async fn allocations(
+    client: &Client,
+    output: &Output,
+    args: AllocationsArgs,
+) -> Result<Ending, Failure> {
+    let mut found = Vec::new();
+    let mut request = ListAllocationsRequest {
+        subject_prefix: args.subject,
+        resource: args.resource,
+        labels: args.labels.into_iter().collect(),
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    loop {
+        let page = client.list_allocations(request.clone()).await?;
+        found.extend(page.allocations);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    if output.is_json() {
+        let all: Value = found.iter().map(show::allocation).collect();
+        output.object(&json!({"allocations": all}))?;
+        return Ok(Ending::Done);
+    }
+    let mut units = Units::new(client);
+    let mut rows = Vec::new();
+    for allocation in &found {
+        rows.push(vec![
+            allocation.subject.clone(),
+            allocation.allocation_id.clone(),
+            allocation.also.join(", "),
+            list(&mut units, &allocation.amounts).await,
+            labels(&allocation.labels),
+            time(allocation.create_time),
+        ]);
+    }
+    let header = ["subject", "allocation", "also", "holds", "labels", "since"];
+    output.table(&header, rows, "no allocations")?;
+    Ok(Ending::Done)
+}
+
+pub(crate) async fn verify(client: &Client, output: &Output) -> Result<Ending, Failure> {
+    let answer = client.verify_invariants(VerifyInvariantsRequest {}).await?;
+    if output.is_json() {
+        output.object(&json!({
+            "violations": answer.violations,
+            "subjects": answer.subjects,
+            "allocations": answer.allocations,
+        }))?;
+    } else {
+        let mut text = format!(
+            "{} subjects and {} allocations checked\n",
+            answer.subjects, answer.allocations
+        );
+        match answer.violations.is_empty() {
+            true => text.push_str("every invariant holds\n"),
+            false => text.push_str(&answer.violations.join("\n")),
+        }
+        output.text(&text)?;
+    }
+    match answer.violations.is_empty() {
+        true => Ok(Ending::Done),
+        false => Err(Failure::Other("invariants are broken".into())),
+    }
+}
+
+fn ending(decision: Decision) -> Ending {
+    match decision {
+        Decision::Denied => Ending::Refused,
+        _ => Ending::Done,
+    }
+}
+
+async fn verdict(
+    units: &mut Units<'_>,
+    decision: Decision,
+    refusals: &[LimitFinding],
+    exceeded: &[LimitFinding],
+) -> String {
+    match decision {
+        Decision::Denied => format!("refused\n{}\n", findings(units, refusals).await),
+        _ if !exceeded.is_empty() => format!(
+            "granted, as a fact, above these limits\n{}\n",
+            findings(units, exceeded).await
+        ),
+        _ => "granted\n".into(),
+    }
+}
+
+async fn describe(units: &mut Units<'_>, allocation: &Allocation) -> String {
+    let amounts = list(units, &allocation.amounts).await;
+    format!(
+        "{}: {amounts} (generation {})",
+        allocation.name, allocation.generation
+    )
+}
+
+async fn list(units: &mut Units<'_>, amounts: &[Amount]) -> String {
+    let mut texts = Vec::new();
+    for amount in amounts {
+        let shown = units.show(&amount.resource, amount.amount).await;
+        texts.push(format!("{} {shown}", amount.resource));
+    }
+    match texts.is_empty() {
+        true => "nothing".into(),
+        false => texts.join(", "),
+    }
+}

@@ -1,0 +1,241 @@
+//! `usage`: the accounts as a tree, with a bar where there is a limit.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use quota_client::v1::{ListUsageRequest, ResourceUsage, SubjectUsage, limit};
+use quota_client::{Client, Error};
+use serde_json::{Value, json};
+
+use crate::output::Output;
+use crate::units::Units;
+use crate::{Ending, Failure, json as show};
+
+const PAGE: i32 = 1000;
+const BAR: usize = 20;
+const BRANCH: &str = "├─ ";
+const LAST_BRANCH: &str = "└─ ";
+const TRUNK: &str = "│  ";
+const NO_TRUNK: &str = "   ";
+
+#[derive(Args)]
+pub(crate) struct UsageArgs {
+    /// Only this subject and all below it.
+    #[arg(default_value = "system")]
+    subject: String,
+    /// Only this resource.
+    #[arg(long, default_value = "")]
+    resource: String,
+}
+
+pub(crate) async fn usage(
+    client: &Client,
+    output: &Output,
+    args: UsageArgs,
+) -> Result<Ending, Failure> {
+    let found = list(client, &args.subject, &args.resource).await?;
+    if output.is_json() {
+        output.object(&json!({"usage": found.iter().map(show::usage).collect::<Value>()}))?;
+        return Ok(Ending::Done);
+    }
+    let mut units = Units::new(client);
+    let mut tree = Tree::default();
+    for usage in &found {
+        tree.add(usage);
+    }
+    let mut text = String::new();
+    for line in tree.lines() {
+        text.push_str(&line.text);
+        text.push('\n');
+        for account in line.accounts {
+            let shown = account_line(&mut units, account).await;
+            text.push_str(&format!("{}{shown}\n", line.indent));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("nothing is in use and no quota is set\n");
+    }
+    output.text(&text)?;
+    Ok(Ending::Done)
+}
+
+pub(crate) async fn list(
+    client: &Client,
+    subject: &str,
+    resource: &str,
+) -> Result<Vec<SubjectUsage>, Error> {
+    let mut found = Vec::new();
+    let mut request = ListUsageRequest {
+        subject_prefix: subject.into(),
+        resource: resource.into(),
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    loop {
+        let page = client.list_usage(request.clone()).await?;
+        found.extend(page.usage);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// Subjects below subjects.
+#[derive(Default)]
+struct Tree<'a> {
+    usage: Option<&'a SubjectUsage>,
+    below: BTreeMap<String, Tree<'a>>,
+}
+
+struct Line<'a> {
+    text: String,
+    indent: String,
+    accounts: &'a [ResourceUsage],
+}
+
+impl<'a> Tree<'a> {
+    fn add(&mut self, usage: &'a SubjectUsage) {
+        let mut node = self;
+        if usage.subject != "system" {
+            let parts: Vec<&str> = usage.subject.split('/').collect();
+            for pair in parts.chunks(2) {
+                node = node.below.entry(pair.join("/")).or_default();
+            }
+        }
+        node.usage = Some(usage);
+    }
+
+    fn lines(&self) -> Vec<Line<'a>> {
+        let mut lines = Vec::new();
+        if let Some(usage) = self.usage {
+            lines.push(Line {
+                text: usage.subject.clone(),
+                indent: self.trunk(""),
+                accounts: &usage.resources,
+            });
+        }
+        self.draw("", &mut lines);
+        lines
+    }
+
+    fn draw(&self, indent: &str, lines: &mut Vec<Line<'a>>) {
+        let last = self.below.len().saturating_sub(1);
+        for (at, (pair, node)) in self.below.iter().enumerate() {
+            let (branch, trunk) = match at == last {
+                true => (LAST_BRANCH, NO_TRUNK),
+                false => (BRANCH, TRUNK),
+            };
+            let below = format!("{indent}{trunk}");
+            lines.push(Line {
+                text: format!("{indent}{branch}{pair}"),
+                indent: node.trunk(&below),
+                accounts: node.usage.map_or(&[], |usage| &usage.resources),
+            });
+            node.draw(&below, lines);
+        }
+    }
+
+    /// How the accounts of a subject are indented: along its trunk where something is below.
+    fn trunk(&self, indent: &str) -> String {
+        let trunk = if self.below.is_empty() {
+            NO_TRUNK
+        } else {
+            TRUNK
+        };
+        format!("{indent}{trunk}")
+    }
+}
+
+async fn account_line(units: &mut Units<'_>, account: &ResourceUsage) -> String {
+    let key = &account.resource;
+    let used = units.show(key, account.used).await;
+    let held = match account.held {
+        0 => String::new(),
+        held => format!(" + {} held", units.show(key, held).await),
+    };
+    let own = account.quotas.iter().filter_map(|quota| {
+        let limit = quota.limit.as_ref()?.limit.as_ref()?;
+        Some((quota, limit))
+    });
+    let least = own
+        .filter_map(|(quota, limit)| match limit {
+            limit::Limit::Value(value) => Some((quota, *value)),
+            limit::Limit::Unlimited(_) => None,
+        })
+        .min_by_key(|(_, value)| *value);
+    match least {
+        Some((quota, limit)) => {
+            let from = match quota.pattern.as_str() {
+                "" => String::new(),
+                pattern => format!("  (default of {pattern})"),
+            };
+            let taken = account.used.saturating_add(account.held);
+            format!(
+                "{key:<28} {} {used}{held} / {}{from}",
+                bar(taken, limit),
+                units.show(key, limit).await
+            )
+        }
+        None => {
+            let none = if account.quotas.is_empty() {
+                "no quota here"
+            } else {
+                "unlimited"
+            };
+            format!(
+                "{key:<28} {:<width$} {used}{held}  ({none})",
+                "",
+                width = BAR + 7
+            )
+        }
+    }
+}
+
+fn bar(taken: i64, limit: i64) -> String {
+    let percent = match limit {
+        0 if taken == 0 => 0,
+        0 => 100,
+        limit => i128::from(taken) * 100 / i128::from(limit),
+    };
+    let filled = usize::try_from(percent.clamp(0, 100)).unwrap_or(100) * BAR / 100;
+    let cells: String = (0..BAR)
+        .map(|cell| if cell < filled { '█' } else { '░' })
+        .collect();
+    format!("{cells} {percent:>4} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_say_how_full_it_is() {
+        assert!(bar(0, 0).ends_with("   0 %"));
+        assert!(bar(5, 0).ends_with(" 100 %"));
+        assert!(bar(150, 100).starts_with(&"█".repeat(BAR)));
+        assert!(bar(150, 100).ends_with(" 150 %"));
+        assert_eq!(bar(50, 100).chars().filter(|c| *c == '█').count(), BAR / 2);
+    }
+
+    #[test]
+    fn subjects_stand_below_their_parents() {
+        let names = ["system", "tenants/a", "tenants/a/users/u", "tenants/b"];
+        let usage: Vec<SubjectUsage> = names
+            .iter()
+            .map(|name| SubjectUsage {
+                subject: (*name).into(),
+                resources: Vec::new(),
+            })
+            .collect();
+        let mut tree = Tree::default();
+        for usage in &usage {
+            tree.add(usage);
+        }
+        let lines: Vec<String> = tree.lines().into_iter().map(|line| line.text).collect();
+        assert_eq!(
+            lines,
+            ["system", "├─ tenants/a", "│  └─ users/u", "└─ tenants/b"]
+        );
+    }
+}

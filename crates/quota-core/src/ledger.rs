@@ -405,6 +405,11 @@ impl Ledger {
             .filter(move |allocation| allocation.subject.is_within(prefix))
     }
 
+    /// Its bounds.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// The default quotas.
     pub fn defaults(&self) -> &Arc<Defaults> {
         &self.defaults

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 pub use error::{Applied, Error, FieldViolation, refusal_status};
 pub use prost_types::{Duration as ProtoDuration, Timestamp};
 pub use quota_proto::v1;
-pub use retry::Idempotent;
+use retry::{Attempts, Idempotent};
 
 use v1::admin_service_client::AdminServiceClient;
 use v1::check_service_client::CheckServiceClient;
@@ -63,9 +63,10 @@ pub struct Client {
     actor: Option<MetadataValue<Ascii>>,
 }
 
-/// Methods of the services. Mutations are tried again when their answer was lost.
+/// Methods of the services. A call whose answer was lost is tried again; a mutation has an operation id
+/// before its first attempt, and says its age from the second on.
 macro_rules! calls {
-    ($($(#[doc = $doc:literal])+ $service:ident.$method:ident($request:ident) -> $response:ident, $way:ident;)*) => {
+    ($($(#[doc = $doc:literal])+ $service:ident.$method:ident($request:ident) -> $response:ident, $kind:ident;)*) => {
         impl Client {
             $(
                 $(#[doc = $doc])+
@@ -73,58 +74,72 @@ macro_rules! calls {
                 /// # Errors
                 /// See [`Error`].
                 pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, Error> {
-                    let call = async |request: v1::$request| {
-                        let mut service = $service::new(self.channel.clone())
-                            .max_decoding_message_size(ANSWER_BYTES_MAX);
-                        let answer = service.$method(self.request(request)).await;
-                        answer.map(tonic::Response::into_inner).map_err(Error::from)
-                    };
-                    retry::$way(self.options.retry_for, request, call).await
+                    let mut request = request;
+                    calls!(@name $kind, request);
+                    let mut service = $service::new(self.channel.clone())
+                        .max_decoding_message_size(ANSWER_BYTES_MAX);
+                    let mut attempts = Attempts::begin(self.options.retry_for);
+                    let mut attempt = request.clone();
+                    loop {
+                        let error = match service.$method(self.request(attempt)).await {
+                            Ok(answer) => return Ok(answer.into_inner()),
+                            Err(status) => Error::from(status),
+                        };
+                        if !attempts.wait(&error).await {
+                            return Err(error);
+                        }
+                        attempt = request.clone();
+                        calls!(@age $kind, attempt, attempts);
+                    }
                 }
             )*
         }
     };
+    (@name mutation, $request:ident) => { retry::name(&mut $request) };
+    (@name read, $request:ident) => { let _ = &mut $request; };
+    (@age mutation, $request:ident, $attempts:ident) => { $request.set_age($attempts.age()) };
+    (@age read, $request:ident, $attempts:ident) => {};
 }
 
 calls! {
     /// What a Consume would answer now. It promises nothing.
     CheckServiceClient.check(CheckRequest) -> CheckResponse, read;
     /// Checks and charges in one step.
-    ConsumeServiceClient.consume(ConsumeRequest) -> ConsumeResponse, mutate;
+    ConsumeServiceClient.consume(ConsumeRequest) -> ConsumeResponse, mutation;
     /// Gives back all or part of an allocation.
-    ConsumeServiceClient.release(ReleaseRequest) -> ReleaseResponse, mutate;
+    ConsumeServiceClient.release(ReleaseRequest) -> ReleaseResponse, mutation;
     /// Sets new absolute amounts of an allocation.
-    ConsumeServiceClient.resize(ResizeRequest) -> ResizeResponse, mutate;
+    ConsumeServiceClient.resize(ResizeRequest) -> ResizeResponse, mutation;
     /// Releases whole allocations by label.
-    ConsumeServiceClient.release_matching(ReleaseMatchingRequest) -> ReleaseMatchingResponse, mutate;
+    ConsumeServiceClient.release_matching(ReleaseMatchingRequest) -> ReleaseMatchingResponse, mutation;
     /// Creates a subject.
-    AdminServiceClient.create_subject(CreateSubjectRequest) -> CreateSubjectResponse, mutate;
+    AdminServiceClient.create_subject(CreateSubjectRequest) -> CreateSubjectResponse, mutation;
     /// Reads a subject.
     AdminServiceClient.get_subject(GetSubjectRequest) -> GetSubjectResponse, read;
     /// Lists subjects.
     AdminServiceClient.list_subjects(ListSubjectsRequest) -> ListSubjectsResponse, read;
     /// Replaces what may change of a subject.
-    AdminServiceClient.update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse, mutate;
+    AdminServiceClient.update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse, mutation;
     /// Creates a resource.
-    AdminServiceClient.create_resource(CreateResourceRequest) -> CreateResourceResponse, mutate;
+    AdminServiceClient.create_resource(CreateResourceRequest) -> CreateResourceResponse, mutation;
     /// Reads a resource.
     AdminServiceClient.get_resource(GetResourceRequest) -> GetResourceResponse, read;
     /// Lists resources.
     AdminServiceClient.list_resources(ListResourcesRequest) -> ListResourcesResponse, read;
     /// Replaces what may change of a resource.
-    AdminServiceClient.update_resource(UpdateResourceRequest) -> UpdateResourceResponse, mutate;
+    AdminServiceClient.update_resource(UpdateResourceRequest) -> UpdateResourceResponse, mutation;
     /// Deletes a resource.
-    AdminServiceClient.delete_resource(DeleteResourceRequest) -> DeleteResourceResponse, mutate;
+    AdminServiceClient.delete_resource(DeleteResourceRequest) -> DeleteResourceResponse, mutation;
     /// Creates a quota.
-    AdminServiceClient.create_quota(CreateQuotaRequest) -> CreateQuotaResponse, mutate;
+    AdminServiceClient.create_quota(CreateQuotaRequest) -> CreateQuotaResponse, mutation;
     /// Reads a quota.
     AdminServiceClient.get_quota(GetQuotaRequest) -> GetQuotaResponse, read;
     /// Lists quotas.
     AdminServiceClient.list_quotas(ListQuotasRequest) -> ListQuotasResponse, read;
     /// Replaces a quota; usage is never touched.
-    AdminServiceClient.update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse, mutate;
+    AdminServiceClient.update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse, mutation;
     /// Deletes a quota.
-    AdminServiceClient.delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse, mutate;
+    AdminServiceClient.delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse, mutation;
     /// Reads the accounts of a subject.
     AdminServiceClient.get_usage(GetUsageRequest) -> GetUsageResponse, read;
     /// Lists accounts.

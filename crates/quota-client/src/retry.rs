@@ -1,6 +1,5 @@
 //! Trying again: only when the answer was lost, and always with the same operation id (C6.6).
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use quota_proto::v1;
@@ -12,7 +11,7 @@ const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A request that bears an operation id.
-pub trait Idempotent: Clone {
+pub(crate) trait Idempotent: Clone {
     /// The id.
     fn operation_id(&mut self) -> &mut String;
     /// Says how long ago the operation was first tried, where the request can say it.
@@ -53,54 +52,43 @@ ageless!(
     CreateQuotaRequest UpdateQuotaRequest DeleteQuotaRequest
 );
 
-/// Calls a mutation; while its answer is lost, again.
-pub(crate) async fn mutate<R: Idempotent, A>(
+/// The attempts at one call. It only counts; the caller calls.
+pub(crate) struct Attempts {
+    first: Instant,
     retry_for: Duration,
-    mut request: R,
-    call: impl AsyncFn(R) -> Result<A, Error>,
-) -> Result<A, Error> {
+    wait: Duration,
+}
+
+impl Attempts {
+    /// The first attempt begins.
+    pub(crate) fn begin(retry_for: Duration) -> Self {
+        Self {
+            first: Instant::now(),
+            retry_for,
+            wait: WAIT_MIN,
+        }
+    }
+
+    /// How long ago the first attempt began.
+    pub(crate) fn age(&self) -> Duration {
+        self.first.elapsed()
+    }
+
+    /// Waits before the next attempt, if the answer was lost and there is time for one.
+    pub(crate) async fn wait(&mut self, error: &Error) -> bool {
+        if !error.is_lost() || self.age().saturating_add(self.wait) >= self.retry_for {
+            return false;
+        }
+        let wait = error.retry_delay.unwrap_or(self.wait);
+        tokio::time::sleep(wait.min(WAIT_MAX)).await;
+        self.wait = self.wait.saturating_mul(2).min(WAIT_MAX);
+        true
+    }
+}
+
+/// Gives a mutation its operation id, before the first attempt.
+pub(crate) fn name(request: &mut impl Idempotent) {
     if request.operation_id().is_empty() {
         *request.operation_id() = uuid::Uuid::now_v7().to_string();
     }
-    let first = now();
-    let tried = Cell::new(false);
-    attempt(retry_for, first, async || {
-        let mut request = request.clone();
-        if tried.replace(true) {
-            request.set_age(first.elapsed());
-        }
-        call(request).await
-    })
-    .await
-}
-
-/// Calls a read; while its answer is lost, again.
-pub(crate) async fn read<R: Clone, A>(
-    retry_for: Duration,
-    request: R,
-    call: impl AsyncFn(R) -> Result<A, Error>,
-) -> Result<A, Error> {
-    attempt(retry_for, now(), async || call(request.clone()).await).await
-}
-
-async fn attempt<A>(
-    retry_for: Duration,
-    first: Instant,
-    call: impl AsyncFn() -> Result<A, Error>,
-) -> Result<A, Error> {
-    let mut wait = WAIT_MIN;
-    loop {
-        match call().await {
-            Err(error) if error.is_lost() && first.elapsed().saturating_add(wait) < retry_for => {
-                tokio::time::sleep(error.retry_delay.unwrap_or(wait).min(WAIT_MAX)).await;
-                wait = wait.saturating_mul(2).min(WAIT_MAX);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// Durations only: nothing here is decided by a clock.
-fn now() -> Instant {
-    Instant::now()
 }

@@ -9,7 +9,7 @@ use prost::Message;
 use crate::{Failure, root};
 
 /// Writes the generated code, or with `check` compares it with what is committed.
-pub fn run(check: bool) -> Result<(), Failure> {
+pub(crate) fn run(check: bool) -> Result<(), Failure> {
     let proto = root().join("proto");
     let committed = root().join("crates/quota-proto/src/generated");
     let fresh = root().join("target/codegen");
@@ -44,16 +44,22 @@ pub fn run(check: bool) -> Result<(), Failure> {
             stale.join(", ")
         )
         .into()),
-        (true, true) => Ok(println_ok("generated code is up to date")),
-        (false, _) => Ok(println_ok(&format!(
-            "{} file(s) written to {}",
-            stale.len(),
-            display(&committed)
-        ))),
+        (true, true) => {
+            say("generated code is up to date");
+            Ok(())
+        }
+        (false, _) => {
+            say(&format!(
+                "{} file(s) written to {}",
+                stale.len(),
+                display(&committed)
+            ));
+            Ok(())
+        }
     }
 }
 
-fn println_ok(text: &str) {
+fn say(text: &str) {
     eprintln!("codegen: {text}");
 }
 

@@ -1,14 +1,19 @@
-//! The project's only automation: `cargo xtask help` lists it.
+//! The project's only automation: `cargo xtask help` lists it. It starts programs and decides nothing.
 
+mod ci;
 mod codegen;
+mod tidy;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const HELP: &str = "\
+cargo xtask ci [--no-tests]     fmt, clippy, tidy, generated code, buf where it is installed, tests
 cargo xtask codegen [--check]   generate crates/quota-proto from proto/ (--check: compare only)
+cargo xtask tidy                crate arrows, file sizes, comments in proto/, clauses without a test
+cargo xtask bench [--quick]     the server beside an empty service, as ratios (--quick: under two minutes)
 ";
 
 /// The top of the checkout.
@@ -18,12 +23,31 @@ fn root() -> &'static Path {
         .expect("xtask stands in the checkout")
 }
 
+/// Runs a program of the checkout and demands its success.
+fn start(program: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let shown = format!("{program} {}", arguments.join(" "));
+    eprintln!("xtask: {shown}");
+    let status = Command::new(program)
+        .args(arguments)
+        .current_dir(root())
+        .status()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("{shown}: {status}").into()),
+    }
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
+        ["ci"] => ci::run(true),
+        ["ci", "--no-tests"] => ci::run(false),
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),
+        ["tidy"] => tidy::run(),
+        ["bench", rest @ ..] => bench(rest),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -36,4 +60,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bench(rest: &[&str]) -> Result<(), Failure> {
+    let run = ["run", "--quiet", "--release", "-p", "quota-bench", "--"];
+    start("cargo", &[&run, rest].concat())
 }

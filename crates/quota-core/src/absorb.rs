@@ -12,6 +12,9 @@ use crate::quota::{QuotaList, Target};
 use crate::record::RecordKey;
 use crate::subject::Subject;
 
+/// About what the image of a record takes that does not grow, in bytes.
+const SMALL_RECORD_BYTES: usize = 512;
+
 impl Ledger {
     /// Lets an event have happened.
     pub fn absorb(&mut self, event: &Event) {
@@ -76,8 +79,8 @@ impl Ledger {
                     .checked_add(*delta)
                     .expect("no decision takes an account beyond its bounds");
             }
-            let key = RecordKey::Subject(subject.name.clone());
-            self.touched.entry(key).or_insert(false);
+            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
+            self.touch_weighing(key, false, bytes);
         }
     }
 
@@ -159,6 +162,18 @@ impl Ledger {
 
     /// A record that is new stays new until its image is taken, whatever follows.
     fn touch(&mut self, key: RecordKey, fresh: bool) {
-        self.touched.entry(key).or_insert(fresh);
+        let bytes = match &key {
+            RecordKey::Subject(name) => self.subjects.get(name).map_or(0, Subject::weight),
+            RecordKey::Quotas(target) => self.quotas(target).map_or(0, QuotaList::weight),
+            _ => SMALL_RECORD_BYTES,
+        };
+        self.touch_weighing(key, fresh, bytes);
+    }
+
+    fn touch_weighing(&mut self, key: RecordKey, fresh: bool, bytes: usize) {
+        if let std::collections::btree_map::Entry::Vacant(place) = self.touched.entry(key) {
+            place.insert(fresh);
+            self.touched_bytes = self.touched_bytes.saturating_add(bytes);
+        }
     }
 }

@@ -28,6 +28,18 @@ pub struct Event {
     pub change: Change,
 }
 
+impl Event {
+    /// About how many bytes it takes.
+    pub fn weight(&self) -> usize {
+        const EVENT: usize = 512;
+        match &self.change {
+            Change::Answered(answered) => answered.outcome.weight().saturating_add(EVENT),
+            Change::Allocated { exceeded, .. } => exceeded.len().saturating_mul(EVENT),
+            _ => EVENT,
+        }
+    }
+}
+
 /// Why an allocation changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {

@@ -13,7 +13,7 @@ use crate::name::{ResourceKey, SYSTEM, SubjectName};
 use crate::operation::{Memory, MemoryBounds, Recall};
 use crate::outcome::{Outcome, Reply};
 use crate::quota::{QuotaList, Target};
-use crate::record::{self, Image, Meta, Misfit, Record, RecordKey, Records};
+use crate::record::{self, Floor, Image, Meta, Misfit, Record, RecordKey, Records};
 use crate::rejection::Rejection;
 use crate::resource::Resources;
 use crate::subject::{Profile, Subject};
@@ -76,6 +76,8 @@ pub struct Ledger {
     pub(crate) revision: u64,
     /// Records that changed since the last [`Self::take_images`], and whether they are new.
     pub(crate) touched: BTreeMap<RecordKey, bool>,
+    /// About how many bytes their images take.
+    pub(crate) touched_bytes: usize,
 }
 
 impl Ledger {
@@ -90,7 +92,7 @@ impl Ledger {
             updated: now,
             version: 0,
         });
-        let mut ledger = Self::bare(bounds, 0, Timestamp::MIN);
+        let mut ledger = Self::bare(bounds);
         ledger.add_subject(Subject::new(system.clone(), profile));
         ledger.touched.insert(RecordKey::Subject(system), true);
         ledger.touched.insert(RecordKey::Meta, true);
@@ -99,14 +101,14 @@ impl Ledger {
 
     /// A ledger out of its records. It is as whole as they are: the caller checks the invariants.
     pub fn from_records(bounds: Bounds, records: Records) -> Result<Self, Misfit> {
-        let mut ledger = Self::bare(bounds, 0, Timestamp::MIN);
+        let mut ledger = Self::bare(bounds);
         for (key, record) in records.into_iter_ordered() {
             let text = format!("{key:?}");
             let misfit = |why| Misfit { key: text, why };
             match (key, record) {
                 (RecordKey::Meta, Record::Meta(meta)) => {
                     ledger.revision = meta.revision;
-                    ledger.memory = Memory::new(bounds.memory, meta.remembered_since);
+                    ledger.memory = Memory::new(bounds.memory, meta.forgotten);
                 }
                 (RecordKey::Resource(_), Record::Resource(resource)) => {
                     Arc::make_mut(&mut ledger.resources).put(resource);
@@ -152,7 +154,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn bare(bounds: Bounds, revision: u64, since: Timestamp) -> Self {
+    fn bare(bounds: Bounds) -> Self {
         Self {
             bounds,
             subjects: HashMap::new(),
@@ -162,9 +164,10 @@ impl Ledger {
             allocations: BTreeMap::new(),
             by_label: BTreeMap::new(),
             quotas_on: HashMap::new(),
-            memory: Memory::new(bounds.memory, since),
-            revision,
+            memory: Memory::new(bounds.memory, Floor::default()),
+            revision: 0,
             touched: BTreeMap::new(),
+            touched_bytes: 0,
         }
     }
 
@@ -293,6 +296,7 @@ impl Ledger {
 
     /// The new values of all records that changed since the last call, each once.
     pub fn take_images(&mut self) -> Vec<Image> {
+        self.touched_bytes = 0;
         std::mem::take(&mut self.touched)
             .into_iter()
             .filter_map(|(key, fresh)| {
@@ -303,12 +307,17 @@ impl Ledger {
             .collect()
     }
 
+    /// About how many bytes the images take that [`Self::take_images`] would answer.
+    pub fn images_weight(&self) -> usize {
+        self.touched_bytes
+    }
+
     /// The record of that key as it is now.
     pub fn record(&self, key: &RecordKey) -> Option<Record> {
         match key {
             RecordKey::Meta => Some(Record::Meta(Meta {
                 revision: self.revision,
-                remembered_since: self.memory.since_for_all(),
+                forgotten: self.memory.merged(),
             })),
             RecordKey::Resource(key) => self
                 .resources

@@ -66,7 +66,8 @@ pub(crate) struct Memory {
     by_age: BTreeMap<(Timestamp, u64), Arc<Remembered>>,
     idle: BTreeSet<(Timestamp, Arc<str>)>,
     bytes: usize,
-    since: Timestamp,
+    /// What pairs without a floor of their own have forgotten.
+    merged: Floor,
 }
 
 #[derive(Default, Debug)]
@@ -79,7 +80,7 @@ struct Lane {
 }
 
 impl Memory {
-    pub(crate) fn new(bounds: MemoryBounds, since: Timestamp) -> Self {
+    pub(crate) fn new(bounds: MemoryBounds, merged: Floor) -> Self {
         Self {
             bounds,
             lanes: HashMap::new(),
@@ -87,7 +88,7 @@ impl Memory {
             by_age: BTreeMap::new(),
             idle: BTreeSet::new(),
             bytes: 0,
-            since,
+            merged,
         }
     }
 
@@ -108,14 +109,14 @@ impl Memory {
 
     /// Completely remembered since, for one first pair.
     pub(crate) fn since(&self, lane: &str) -> Timestamp {
-        self.lanes
-            .get(lane)
-            .map_or(self.since, |lane| lane.floor.since.max(self.since))
+        self.lanes.get(lane).map_or(self.merged.since, |lane| {
+            lane.floor.since.max(self.merged.since)
+        })
     }
 
-    /// Completely remembered since, for pairs without a floor of their own.
-    pub(crate) fn since_for_all(&self) -> Timestamp {
-        self.since
+    /// The floor of pairs without one of their own.
+    pub(crate) fn merged(&self) -> Floor {
+        self.merged
     }
 
     pub(crate) fn floor(&self, lane: &str) -> Option<Floor> {
@@ -142,12 +143,19 @@ impl Memory {
             true => (self.bounds.refusals_max, true),
             false => (self.bounds.outcomes_max, false),
         };
-        let lane = self.lanes.entry(name.clone()).or_default();
+        let own = self.lanes.get(&name).map(|lane| lane.floor);
+        let floor = own
+            .filter(|floor| *floor != Floor::default())
+            .unwrap_or(self.merged);
         let forgotten = match refusal {
-            true => entry.revision <= lane.floor.refusals,
-            false => entry.revision <= lane.floor.outcomes,
+            true => entry.revision <= floor.refusals,
+            false => entry.revision <= floor.outcomes,
         };
-        if forgotten || lane.known.contains_key(&entry.id) {
+        if forgotten {
+            return;
+        }
+        let lane = self.lanes.entry(name.clone()).or_default();
+        if lane.known.contains_key(&entry.id) {
             return;
         }
         self.idle.remove(&(lane.floor.since, name.clone()));
@@ -251,8 +259,11 @@ impl Memory {
             let Some((since, name)) = self.idle.pop_first() else {
                 return;
             };
-            self.lanes.remove(&name);
-            self.since = self.since.max(since);
+            let floor = self.lanes.remove(&name).map(|lane| lane.floor);
+            let floor = floor.unwrap_or_default();
+            self.merged.since = self.merged.since.max(since);
+            self.merged.outcomes = self.merged.outcomes.max(floor.outcomes);
+            self.merged.refusals = self.merged.refusals.max(floor.refusals);
             moved.push(name);
         }
     }

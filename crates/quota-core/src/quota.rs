@@ -10,6 +10,8 @@ use crate::time::Timestamp;
 
 /// Most quotas on one subject or pattern: its record is read and written whole.
 pub const QUOTAS_PER_TARGET_MAX: usize = 1_000;
+/// Most quotas on one resource of one subject or pattern: a refusal lists all that refuse.
+pub const QUOTAS_PER_PAIR_MAX: usize = 16;
 /// Most patterns with default quotas: they live in one table that is copied when it changes.
 pub const PATTERNS_MAX: usize = 100_000;
 
@@ -108,6 +110,12 @@ impl QuotaList {
     /// The quota of that id.
     pub fn find(&self, resource: &ResourceKey, id: &Id) -> Option<&Arc<Quota>> {
         self.0.iter().find(|quota| quota.is(resource, id))
+    }
+
+    /// About how many bytes their record takes.
+    pub(crate) fn weight(&self) -> usize {
+        const QUOTA: usize = 1024;
+        self.0.len().saturating_mul(QUOTA)
     }
 
     /// Number of quotas.

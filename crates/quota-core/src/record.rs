@@ -56,8 +56,8 @@ pub enum Record {
 pub struct Meta {
     /// Last revision.
     pub revision: u64,
-    /// Completely remembered since, for first pairs that have no floor of their own.
-    pub remembered_since: Timestamp,
+    /// What first pairs without a floor of their own have forgotten.
+    pub forgotten: Floor,
 }
 
 /// What a first pair has forgotten (C6.6).

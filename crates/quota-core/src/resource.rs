@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use crate::name::ResourceKey;
 
+/// Most resources: every subject may have an account of each.
+pub const RESOURCES_MAX: usize = 1_000;
+
 /// How a resource is counted (C3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -88,6 +91,11 @@ impl Resources {
     /// The resource of that key.
     pub fn get(&self, key: &str) -> Option<&Arc<Resource>> {
         self.0.get(key)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// All of them, by key.

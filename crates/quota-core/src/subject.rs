@@ -48,6 +48,16 @@ impl Subject {
         }
     }
 
+    /// About how many bytes its record takes.
+    pub(crate) fn weight(&self) -> usize {
+        const SUBJECT: usize = 512;
+        const ACCOUNT: usize = 80;
+        self.accounts
+            .len()
+            .saturating_mul(ACCOUNT)
+            .saturating_add(SUBJECT)
+    }
+
     /// What it has of a resource; zero where it was never charged.
     pub fn account(&self, resource: &ResourceKey) -> Account {
         self.accounts

@@ -187,6 +187,11 @@ impl Config {
     }
 
     fn check(&self, wrong: &mut Vec<String>) {
+        let most = quota_store::journal::SEGMENT_BYTES_MAX;
+        if self.segment_bytes > most {
+            let bytes = self.segment_bytes;
+            wrong.push(format!("segment_bytes: is {bytes}; at most {most}"));
+        }
         let mut at_least = |name: &str, value: u64, least: u64| {
             if value < least {
                 wrong.push(format!("{name}: is {value}; at least {least}"));

@@ -219,7 +219,9 @@ fn refuse_store(error: &OpenError) -> ExitCode {
         ))
     );
     ExitCode::from(match error {
-        OpenError::DataDir(DataDirError::Damaged { .. }) => EXIT_DAMAGED,
+        OpenError::DataDir(DataDirError::Damaged { .. } | DataDirError::JournalGone { .. }) => {
+            EXIT_DAMAGED
+        }
         OpenError::DataDir(_) | OpenError::Io(_) => EXIT_DATA_DIR,
         OpenError::Recovery(_) if newer => EXIT_DATA_DIR,
         OpenError::Recovery(_) => EXIT_DAMAGED,
@@ -238,7 +240,7 @@ fn report(report: &store::Report) {
 }
 
 fn verify_store(config: &Config) -> ExitCode {
-    match store::open(config) {
+    match store::open_existing(config) {
         Ok(opened) => {
             let (subjects, allocations, answers) = opened.parts.ledger.sizes();
             let next = opened.parts.journal.next_sequence();

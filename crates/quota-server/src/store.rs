@@ -56,9 +56,18 @@ impl From<RowsError> for OpenError {
     }
 }
 
-/// Takes the data directory and recovers what is in it.
+/// Takes the data directory, made where it is missing, and recovers what is in it.
 pub fn open(config: &Config) -> Result<Opened, OpenError> {
-    let directory = DataDir::take(&config.data_dir, *uuid::Uuid::now_v7().as_bytes())?;
+    let new_id = *uuid::Uuid::now_v7().as_bytes();
+    recover_in(config, DataDir::take(&config.data_dir, new_id)?)
+}
+
+/// The same for a directory that must be one already.
+pub fn open_existing(config: &Config) -> Result<Opened, OpenError> {
+    recover_in(config, DataDir::take_existing(&config.data_dir)?)
+}
+
+fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> {
     let store_id = directory.store_id();
     let bases = Arc::new(RealDisk::new(&directory.bases())?);
     let journal = SegmentJournal::open(

@@ -57,8 +57,11 @@ pub struct Progress {
     pub waiting_bytes: usize,
     /// The bases, oldest first.
     pub bases: Vec<Base>,
-    /// Why rows are written no more, if so. A restart rebuilds them.
-    pub broken: Option<String>,
+    /// Why the last round of rows failed, if so.
+    pub failed: Option<String>,
+    /// Rows are written no more: too much waited while rounds failed. The journal keeps what they lack and a
+    /// restart lays it over them.
+    pub given_up: bool,
     /// Why the last base could not be written, if so.
     pub base_failed: Option<String>,
 }
@@ -96,6 +99,7 @@ impl Applier {
         options: ApplierOptions,
         journal_bytes: u64,
     ) -> std::io::Result<Self> {
+        base::clean(&*disk)?;
         let bases = base::list(&*disk)?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -129,7 +133,7 @@ impl Applier {
         let mut state = self.shared.state.lock();
         state.through = sequence;
         state.since_base = state.since_base.saturating_add(bytes as u64);
-        if state.progress.broken.is_some() {
+        if state.progress.given_up {
             return;
         }
         for image in images {
@@ -145,6 +149,13 @@ impl Applier {
     pub fn is_behind(&self) -> bool {
         let state = self.shared.state.lock();
         state.progress.waiting_bytes >= self.shared.options.lag_bytes_max
+    }
+
+    /// Whether twice as much waits as should: nothing more may come.
+    pub fn is_far_behind(&self) -> bool {
+        let state = self.shared.state.lock();
+        let most = self.shared.options.lag_bytes_max.saturating_mul(2);
+        state.progress.waiting_bytes >= most
     }
 
     /// Waits, at most `most`, until less waits than the bound.
@@ -173,14 +184,24 @@ impl Drop for Applier {
 }
 
 impl State {
+    /// What a failed round took waits again, beneath what came since.
+    fn put_back(&mut self, taken: BTreeMap<Vec<u8>, Waiting>) {
+        for (key, mut waiting) in taken {
+            if let Some(newer) = self.waiting.remove(&key) {
+                let bytes = size(&key, &newer.value);
+                self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_sub(bytes);
+                waiting.value = newer.value;
+                waiting.sequence = newer.sequence;
+            }
+            // Part of the round may have been written, so nothing is certainly absent from the rows.
+            waiting.fresh = false;
+            let bytes = size(&key, &waiting.value);
+            self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_add(bytes);
+            self.waiting.insert(key, waiting);
+        }
+    }
+
     fn lay(&mut self, image: RowImage, sequence: u64) {
-        let size = |key: &[u8], value: &Option<Vec<u8>>| {
-            value
-                .as_ref()
-                .map_or(0, Vec::len)
-                .saturating_add(key.len())
-                .saturating_add(64)
-        };
         let mut fresh = image.fresh;
         if let Some(before) = self.waiting.remove(&image.key) {
             let bytes = size(&image.key, &before.value);
@@ -201,6 +222,12 @@ impl State {
     }
 }
 
+/// About what a waiting image takes, in bytes.
+fn size(key: &[u8], value: &Option<Vec<u8>>) -> usize {
+    let value = value.as_ref().map_or(0, Vec::len);
+    value.saturating_add(key.len()).saturating_add(64)
+}
+
 impl Shared {
     fn run(&self) {
         loop {
@@ -216,7 +243,8 @@ impl Shared {
     fn wait(&self) -> bool {
         let mut state = self.state.lock();
         let idle = |state: &mut State| {
-            !state.stop && state.progress.waiting_bytes < self.options.round_bytes
+            let enough = state.progress.waiting_bytes >= self.options.round_bytes;
+            !state.stop && (!enough || state.progress.failed.is_some())
         };
         self.wake
             .wait_while_for(&mut state, idle, self.options.interval);
@@ -225,30 +253,38 @@ impl Shared {
 
     fn round(&self) {
         let mut state = self.state.lock();
-        if state.progress.broken.is_some() || state.through == state.progress.applied {
+        if state.progress.given_up || state.through == state.progress.applied {
             return;
         }
         let through = state.through;
-        let changes: Vec<RowChange> = std::mem::take(&mut state.waiting)
-            .into_iter()
+        let taken = std::mem::take(&mut state.waiting);
+        let bytes = state.progress.waiting_bytes;
+        drop(state);
+        let changes: Vec<RowChange> = taken
+            .iter()
             .map(|(key, waiting)| RowChange {
-                key,
-                value: waiting.value,
+                key: key.clone(),
+                value: waiting.value.clone(),
                 sequence: waiting.sequence,
             })
             .collect();
-        let bytes = state.progress.waiting_bytes;
-        drop(state);
 
         let written = self.rows.put(&changes, through);
         let mut state = self.state.lock();
         state.progress.waiting_bytes = state.progress.waiting_bytes.saturating_sub(bytes);
         match written {
-            Ok(()) => state.progress.applied = through,
+            Ok(()) => {
+                state.progress.applied = through;
+                state.progress.failed = None;
+            }
             Err(error) => {
-                state.progress.broken = Some(error.to_string());
-                state.waiting.clear();
-                state.progress.waiting_bytes = 0;
+                state.progress.failed = Some(error.to_string());
+                state.put_back(taken);
+                if state.progress.waiting_bytes >= self.options.lag_bytes_max {
+                    state.progress.given_up = true;
+                    state.waiting.clear();
+                    state.progress.waiting_bytes = 0;
+                }
             }
         }
         self.moved.notify_all();
@@ -257,6 +293,9 @@ impl Shared {
     fn base_if_due(&self) {
         let (since, last) = {
             let state = self.state.lock();
+            if state.progress.failed.is_some() {
+                return;
+            }
             let last = state.progress.bases.last().map_or(0, |base| base.bytes);
             (state.since_base, last)
         };

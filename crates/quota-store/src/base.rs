@@ -65,7 +65,40 @@ pub fn write(disk: &dyn Disk, store_id: [u8; 16], rows: &dyn Rows) -> Result<Bas
     let sequence = rows.applied();
     let name = name(sequence);
     let unfinished = format!("{name}{UNFINISHED}");
-    let mut writer = Writer::begin(disk.create(&unfinished, 0)?, store_id, sequence);
+    let written = write_whole(disk, store_id, rows, sequence, &unfinished, &name);
+    if written.is_err() {
+        // Half a base must neither fill the disk nor be counted.
+        let _ = disk.remove(&unfinished);
+        let _ = disk.remove(&name);
+    }
+    let bytes = written?;
+    let bases = list(disk)?;
+    for old in bases.iter().rev().skip(KEPT) {
+        disk.remove(&self::name(old.sequence))?;
+    }
+    disk.sync_dir()?;
+    Ok(Base { sequence, bytes })
+}
+
+/// Removes what an interrupted [`write`] left.
+pub fn clean(disk: &dyn Disk) -> io::Result<()> {
+    for name in disk.list()? {
+        if name.ends_with(UNFINISHED) {
+            disk.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_whole(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    rows: &dyn Rows,
+    sequence: u64,
+    unfinished: &str,
+    name: &str,
+) -> Result<u64, BaseError> {
+    let mut writer = Writer::begin(disk.create(unfinished, 0)?, store_id, sequence);
     let mut failed = None;
     rows.scan(&[], &mut |row| {
         writer.row(&row).map_err(|error| {
@@ -79,16 +112,10 @@ pub fn write(disk: &dyn Disk, store_id: [u8; 16], rows: &dyn Rows) -> Result<Bas
         None => BaseError::Rows(error),
     })?;
     let bytes = writer.finish()?;
-    disk.rename(&unfinished, &name)?;
+    disk.rename(unfinished, name)?;
     disk.sync_dir()?;
     read(disk, store_id, sequence, &mut |_| Ok(()))?;
-
-    let bases = list(disk)?;
-    for old in bases.iter().rev().skip(KEPT) {
-        disk.remove(&self::name(old.sequence))?;
-    }
-    disk.sync_dir()?;
-    Ok(Base { sequence, bytes })
+    Ok(bytes)
 }
 
 /// Shows every row of a base to `each`. What is shown counts only if this succeeds: the end has the

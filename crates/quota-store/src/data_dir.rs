@@ -8,6 +8,10 @@ use rustix::fs::{FlockOperation, flock};
 
 const IDENTITY: &str = "STORE";
 const LOCK: &str = "LOCK";
+const JOURNAL: &str = "journal";
+const ROWS: &str = "rows";
+const BASES: &str = "bases";
+const PARTS: [&str; 3] = [JOURNAL, ROWS, BASES];
 const MAGIC: &str = "quota-store";
 const VERSION: u32 = 1;
 const IDENTITY_BYTES_MAX: u64 = 4096;
@@ -55,6 +59,20 @@ pub enum DataDirError {
         /// The directory.
         path: String,
     },
+    /// It says that it is a store and has no journal.
+    #[error(
+        "{path} is a data directory without its `journal`; restore it from a copy of the directory"
+    )]
+    JournalGone {
+        /// The directory.
+        path: String,
+    },
+    /// There is no store to look at.
+    #[error("{path} is no data directory of quota-server")]
+    Missing {
+        /// The directory.
+        path: String,
+    },
     /// It cannot be written.
     #[error("{path} cannot be used: {error}; it must be a directory that this user may write")]
     Io {
@@ -92,14 +110,32 @@ impl DataDir {
             Err(error) => return Err(io(error.into())),
         }
         if !path.join(IDENTITY).exists() {
+            // Who it is comes last: a directory that says it has all that belongs to it.
+            for part in PARTS {
+                fs::create_dir_all(path.join(part)).map_err(io)?;
+            }
+            sync_directory(&path.canonicalize().map_err(io)?).map_err(io)?;
             write_identity(path, new_id).map_err(io)?;
         }
         let store_id = read_identity(path)?;
+        if !path.join(JOURNAL).is_dir() {
+            return Err(DataDirError::JournalGone { path: shown() });
+        }
         Ok(Self {
             path: path.to_owned(),
             store_id,
             _lock: lock,
         })
+    }
+
+    /// Takes a directory that is one already.
+    pub fn take_existing(path: &Path) -> Result<Self, DataDirError> {
+        if !path.join(IDENTITY).exists() {
+            return Err(DataDirError::Missing {
+                path: path.display().to_string(),
+            });
+        }
+        Self::take(path, [0; 16])
     }
 
     /// What the store is called.
@@ -109,17 +145,26 @@ impl DataDir {
 
     /// Where the journal is.
     pub fn journal(&self) -> PathBuf {
-        self.path.join("journal")
+        self.path.join(JOURNAL)
     }
 
     /// Where the rows are.
     pub fn rows(&self) -> PathBuf {
-        self.path.join("rows")
+        self.path.join(ROWS)
     }
 
     /// Where the bases are.
     pub fn bases(&self) -> PathBuf {
-        self.path.join("bases")
+        self.path.join(BASES)
+    }
+}
+
+/// Makes the entries of a directory, and its own entry in its parent, durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()?;
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }
 
@@ -127,7 +172,9 @@ impl DataDir {
 fn is_fresh(path: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        if name != LOCK && name != "STORE.tmp" {
+        let part = PARTS.iter().any(|part| name == *part);
+        let empty = || fs::read_dir(path.join(&name)).is_ok_and(|mut all| all.next().is_none());
+        if name != LOCK && name != "STORE.tmp" && !(part && empty()) {
             return Ok(false);
         }
     }

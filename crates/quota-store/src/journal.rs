@@ -3,6 +3,7 @@
 mod frame;
 mod memory;
 mod segments;
+mod trimmed;
 
 use std::io;
 
@@ -11,6 +12,8 @@ pub use segments::{SegmentJournal, SegmentOptions};
 
 /// Largest body of a batch, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Largest segment, in bytes: one is read into memory whole.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 /// What is shown each batch: its sequence and its body.
 pub type Reader<'a> = dyn FnMut(u64, &[u8]) -> Result<(), JournalError> + 'a;
@@ -90,7 +93,10 @@ pub enum JournalError {
         /// The file.
         file: String,
     },
-    /// The reader stopped.
+    /// Whoever reads it cannot go on.
+    #[error("{0}")]
+    Reader(String),
+    /// A batch is not what was written.
     #[error("batch {sequence}: {why}")]
     Batch {
         /// The batch.

@@ -3,9 +3,7 @@
 //! journal; a journal that cannot be used refuses to start.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use quota_core::event::Remembered;
 use quota_core::invariants;
 use quota_core::record::Records;
 use quota_core::time::Timestamp;
@@ -14,6 +12,7 @@ use quota_core::{Bounds, Ledger};
 use crate::base::{self, BaseError};
 use crate::batch::{Contents, RowImage, Stamp, record_of_row};
 use crate::disk::Disk;
+use crate::format::{self, FormatError};
 use crate::journal::{Journal, JournalError};
 use crate::rows::{RowChange, Rows, RowsError};
 
@@ -89,9 +88,15 @@ pub fn recover(
     bounds: Bounds,
 ) -> Result<Recovered, RecoveryError> {
     let end = journal.next_sequence().saturating_sub(1);
+    // Whatever knows of a later batch knows that it was acknowledged.
+    let written = base::list(bases).unwrap_or_default();
+    let based = written.last().map_or(0, |base| base.sequence);
     let applied = rows.applied();
-    if applied > end {
-        return Err(RecoveryError::JournalShort { end, applied });
+    if applied.max(based) > end {
+        return Err(RecoveryError::JournalShort {
+            end,
+            applied: applied.max(based),
+        });
     }
     let mut report = Report::default();
     if applied.saturating_add(1) < journal.first_sequence() {
@@ -101,6 +106,8 @@ pub fn recover(
     match build(journal, rows, bounds, &mut report) {
         Ok(recovered) => Ok(recovered),
         Err(RecoveryError::Journal(error)) => Err(error.into()),
+        // Not the rows' fault: what the journal says breaks the invariants, and rows would say the same.
+        Err(error) if report.rebuilt.is_some() => Err(error),
         Err(error) => {
             rebuild(
                 journal,
@@ -169,14 +176,7 @@ fn build(
     bounds: Bounds,
     report: &mut Report,
 ) -> Result<Recovered, RecoveryError> {
-    let mut pass = Pass::new(rows);
-    journal.read_from(journal.first_sequence(), &mut |sequence, body| {
-        pass.batch(sequence, body)
-            .map_err(|why| JournalError::Batch { sequence, why })
-    })?;
-    pass.flush()?;
-    report.batches = pass.batches;
-
+    report.batches = catch_up(journal, rows)?;
     let mut records = Records::default();
     rows.scan(&[], &mut |row| {
         let (key, record) =
@@ -184,89 +184,95 @@ fn build(
         records.lay(key, Some(record));
         Ok(())
     })?;
-    let ledger = match journal.next_sequence() {
-        1 => None,
-        _ => {
-            let mut ledger = Ledger::from_records(bounds, records)
-                .map_err(|misfit| RowsError(misfit.to_string()))?;
-            let broken = invariants::check_state(&ledger);
-            if !broken.is_empty() {
-                return Err(RecoveryError::Broken(broken));
-            }
-            for answer in pass.answers {
+    let mut recovered = Recovered {
+        ledger: None,
+        last: None,
+        report: Report::default(),
+        marks: VecDeque::new(),
+    };
+    if journal.next_sequence() > 1 {
+        let mut ledger = Ledger::from_records(bounds, records)
+            .map_err(|misfit| RowsError(misfit.to_string()))?;
+        let broken = invariants::check_state(&ledger);
+        if !broken.is_empty() {
+            return Err(RecoveryError::Broken(broken));
+        }
+        // The rows said what is forgotten; what is remembered comes one by one, within the bounds.
+        journal.read_from(journal.first_sequence(), &mut |sequence, body| {
+            let contents = read_batch(sequence, body)?;
+            mark(&mut recovered.marks, contents.stamp.now, sequence);
+            recovered.last = Some(contents.stamp);
+            for answer in contents.answers {
                 ledger.recollect(answer);
             }
-            report.answers = ledger.sizes().2;
-            Some(ledger)
-        }
-    };
-    Ok(Recovered {
-        ledger,
-        last: pass.last,
-        report: report.clone(),
-        marks: pass.marks,
-    })
-}
-
-/// One pass over the journal.
-struct Pass<'a> {
-    rows: &'a dyn Rows,
-    applied: u64,
-    pending: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
-    through: u64,
-    batches: u64,
-    answers: Vec<Arc<Remembered>>,
-    last: Option<Stamp>,
-    marks: VecDeque<(Timestamp, u64)>,
-}
-
-impl<'a> Pass<'a> {
-    fn new(rows: &'a dyn Rows) -> Self {
-        Self {
-            rows,
-            applied: rows.applied(),
-            pending: BTreeMap::new(),
-            through: rows.applied(),
-            batches: 0,
-            answers: Vec::new(),
-            last: None,
-            marks: VecDeque::new(),
-        }
+            Ok(())
+        })?;
+        report.answers = ledger.sizes().2;
+        recovered.ledger = Some(ledger);
     }
+    recovered.report = report.clone();
+    Ok(recovered)
+}
 
-    fn batch(&mut self, sequence: u64, body: &[u8]) -> Result<(), String> {
-        let contents = Contents::read(body).map_err(|error| error.to_string())?;
-        mark(&mut self.marks, contents.stamp.now, sequence);
-        self.last = Some(contents.stamp);
-        self.answers.extend(contents.answers);
-        if sequence <= self.applied {
-            return Ok(());
+/// Lays the images of batches that are not applied over the rows; says how many batches that were.
+fn catch_up(journal: &dyn Journal, rows: &dyn Rows) -> Result<u64, RecoveryError> {
+    let mut pending: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)> = BTreeMap::new();
+    let mut batches: u64 = 0;
+    let mut failed = None;
+    let first = rows.applied().saturating_add(1);
+    let read = journal.read_from(first, &mut |sequence, body| {
+        batches = batches.saturating_add(1);
+        for RowImage { key, value, .. } in read_batch(sequence, body)?.rows {
+            pending.insert(key, (sequence, value));
         }
-        self.batches = self.batches.saturating_add(1);
-        self.through = sequence;
-        for RowImage { key, value, .. } in contents.rows {
-            self.pending.insert(key, (sequence, value));
-        }
-        if self.pending.len() >= ROUND_ROWS {
-            self.flush().map_err(|error| error.to_string())?;
+        if pending.len() >= ROUND_ROWS
+            && let Err(error) = put(rows, std::mem::take(&mut pending), sequence)
+        {
+            let text = error.to_string();
+            failed = Some(error);
+            return Err(JournalError::Reader(text));
         }
         Ok(())
+    });
+    if let Some(error) = failed {
+        return Err(error.into());
     }
+    read?;
+    let end = journal.next_sequence().saturating_sub(1);
+    if end > rows.applied() {
+        put(rows, pending, end)?;
+    }
+    Ok(batches)
+}
 
-    fn flush(&mut self) -> Result<(), RowsError> {
-        if self.through == self.rows.applied() {
-            return Ok(());
-        }
-        let changes: Vec<RowChange> = std::mem::take(&mut self.pending)
-            .into_iter()
-            .map(|(key, (sequence, value))| RowChange {
-                key,
-                value,
-                sequence,
-            })
-            .collect();
-        self.rows.put(&changes, self.through)
-    }
+fn put(
+    rows: &dyn Rows,
+    pending: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
+    through: u64,
+) -> Result<(), RowsError> {
+    let changes: Vec<RowChange> = pending
+        .into_iter()
+        .map(|(key, (sequence, value))| RowChange {
+            key,
+            value,
+            sequence,
+        })
+        .collect();
+    rows.put(&changes, through)
+}
+
+fn read_batch(sequence: u64, body: &[u8]) -> Result<Contents, JournalError> {
+    Contents::read(body).map_err(|error| match error {
+        FormatError::Newer { found } => JournalError::Newer {
+            file: format!("batch {sequence}"),
+            found,
+            newest: format::VERSION,
+        },
+        error => JournalError::Batch {
+            sequence,
+            why: error.to_string(),
+        },
+    })
 }
 
 /// Marks that `sequence` was written at `now`, a minute apart.

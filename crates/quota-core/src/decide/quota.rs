@@ -10,7 +10,9 @@ use crate::decide::resource::{guard_etag, guard_existence};
 use crate::event::Change;
 use crate::name::{Id, ResourceKey, SubjectName, SubjectPattern};
 use crate::outcome::Answer;
-use crate::quota::{PATTERNS_MAX, QUOTAS_PER_TARGET_MAX, Quota, QuotaList, Target};
+use crate::quota::{
+    PATTERNS_MAX, QUOTAS_PER_PAIR_MAX, QUOTAS_PER_TARGET_MAX, Quota, QuotaList, Target,
+};
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
 use crate::time::Timestamp;
@@ -27,7 +29,7 @@ impl Ledger {
         guard_existence(live.is_some(), set.existence, what)?;
         guard_etag(live.map(|live| live.version), &set.etag, what)?;
         if live.is_none() {
-            self.guard_room(&set.target, have)?;
+            self.guard_room(&set.target, &set.resource, have)?;
         }
         let quota = Arc::new(Quota {
             resource: set.resource.clone(),
@@ -114,10 +116,19 @@ impl Ledger {
         Err(Rejection::Invalid(vec![violation]))
     }
 
-    fn guard_room(&self, target: &Target, have: Option<&QuotaList>) -> Result<(), Rejection> {
+    fn guard_room(
+        &self,
+        target: &Target,
+        resource: &ResourceKey,
+        have: Option<&QuotaList>,
+    ) -> Result<(), Rejection> {
         let full = |what, most| Err(Rejection::Capacity { what, most });
         if have.is_some_and(|quotas| quotas.len() >= QUOTAS_PER_TARGET_MAX) {
             return full("quotas of one subject or pattern", QUOTAS_PER_TARGET_MAX);
+        }
+        let same = |quotas: &QuotaList| quotas.iter().filter(|q| q.resource == *resource).count();
+        if have.map_or(0, same) >= QUOTAS_PER_PAIR_MAX {
+            return full("quotas on one resource of one subject", QUOTAS_PER_PAIR_MAX);
         }
         let new_pattern = have.is_none() && matches!(target, Target::Pattern(_));
         if new_pattern && self.defaults.len() >= PATTERNS_MAX {

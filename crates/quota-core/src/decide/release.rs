@@ -7,13 +7,18 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::allocation::{Allocation, AllocationKey};
+use crate::charge::charge_set;
 use crate::command::{Amounts, Release, ReleaseMatching};
 use crate::decide::Step;
 use crate::event::{Cause, Change};
 use crate::name::{ResourceKey, SYSTEM};
 use crate::outcome::Answer;
 use crate::rejection::Rejection;
+use crate::subject::Subject;
 use crate::time::Timestamp;
+
+/// Bytes of images after which a ReleaseMatching ends its page, whatever was asked for.
+const MATCHING_BYTES_MAX: usize = 4 << 20;
 
 impl Ledger {
     pub(crate) fn release(&self, now: Timestamp, release: &Release) -> Result<Step, Rejection> {
@@ -55,9 +60,16 @@ impl Ledger {
     }
 
     pub(crate) fn release_matching(&self, now: Timestamp, matching: &ReleaseMatching) -> Step {
-        let mut found = self.matching(matching);
-        let first: Vec<&Arc<Allocation>> = found.by_ref().take(matching.most).collect();
-        let more = found.next().is_some();
+        let mut first: Vec<&Arc<Allocation>> = Vec::new();
+        let (mut more, mut bytes) = (false, 0_usize);
+        for live in self.matching(matching) {
+            if first.len() == matching.most || bytes >= MATCHING_BYTES_MAX {
+                more = true;
+                break;
+            }
+            bytes = bytes.saturating_add(self.release_weight(live));
+            first.push(live);
+        }
         let mut sums: BTreeMap<ResourceKey, i64> = BTreeMap::new();
         for allocation in &first {
             for (resource, amount) in &allocation.amounts {
@@ -102,6 +114,15 @@ impl Ledger {
                 let has = |(key, value)| allocation.labels.get(key) == Some(value);
                 matching.labels.iter().all(has)
             })
+    }
+
+    /// About how many bytes the images of a release take.
+    fn release_weight(&self, live: &Allocation) -> usize {
+        charge_set(&live.subject, &live.also)
+            .into_iter()
+            .filter_map(|name| self.subjects.get(name))
+            .map(Subject::weight)
+            .fold(512, usize::saturating_add)
     }
 
     pub(crate) fn live(&self, key: &AllocationKey) -> Result<&Arc<Allocation>, Rejection> {

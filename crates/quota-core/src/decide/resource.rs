@@ -9,7 +9,7 @@ use crate::event::Change;
 use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
-use crate::resource::Resource;
+use crate::resource::{RESOURCES_MAX, Resource};
 
 impl Ledger {
     pub(crate) fn set_resource(&self, set: &SetResource) -> Result<Step, Rejection> {
@@ -20,8 +20,15 @@ impl Ledger {
         }
         guard_existence(live.is_some(), set.existence, what)?;
         guard_etag(live.map(|live| live.version), &set.etag, what)?;
-        if let Some(live) = live {
-            guard_fixed(live, set)?;
+        match live {
+            Some(live) => guard_fixed(live, set)?,
+            None if self.resources.count() >= RESOURCES_MAX => {
+                return Err(Rejection::Capacity {
+                    what: "resources",
+                    most: RESOURCES_MAX,
+                });
+            }
+            None => {}
         }
 
         let resource = Arc::new(Resource {

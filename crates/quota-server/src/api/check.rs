@@ -44,7 +44,7 @@ impl CheckService for Check {
             request.consistent,
             "one instant over all accounts",
         );
-        reader.finish()?;
+        reader.finish_read()?;
 
         let snapshot = views.snapshot(&subject, &also);
         let named = std::iter::once(&subject).chain(&also);

@@ -20,7 +20,7 @@ use tonic::metadata::MetadataMap;
 use super::status;
 
 /// Most resources in one request.
-pub(super) const RESOURCES_MAX: usize = 64;
+pub(super) const RESOURCES_MAX: usize = 16;
 /// Longest text for people, in bytes.
 pub(super) const DISPLAY_BYTES_MAX: usize = 256;
 /// Longest name of a calling system or an actor, in bytes.
@@ -36,16 +36,25 @@ const ACTOR: &str = "quota-actor";
 #[derive(Default)]
 pub(super) struct Reader {
     violations: Vec<Violation>,
+    /// What only the state says is wrong. A mutation leaves that to the ledger, which first looks whether the
+    /// operation was answered before.
+    doubts: Vec<Violation>,
 }
 
 impl Reader {
-    /// The request is good, or every bad field of it is reported.
-    pub(super) fn finish(self) -> Result<(), Status> {
+    /// The request is well formed, or every bad field of it is reported.
+    pub(super) fn finish(mut self) -> Result<(), Status> {
         if self.violations.is_empty() {
-            Ok(())
-        } else {
-            Err(status::invalid(&self.violations))
+            return Ok(());
         }
+        self.violations.append(&mut self.doubts);
+        Err(status::invalid(&self.violations))
+    }
+
+    /// The request is good by the state too; for reads, which no ledger sees.
+    pub(super) fn finish_read(mut self) -> Result<(), Status> {
+        self.violations.append(&mut self.doubts);
+        self.finish()
     }
 
     pub(super) fn wrong(&mut self, field: impl Into<String>, description: impl Into<String>) {
@@ -141,7 +150,8 @@ impl Reader {
             }
             let one = vec![(key.clone(), amount.amount)];
             for violation in check_held(resources, &one) {
-                self.wrong(field.clone(), violation.description);
+                let doubt = Violation::new(field.clone(), violation.description);
+                self.doubts.push(doubt);
             }
             read.push((key, amount.amount));
         }

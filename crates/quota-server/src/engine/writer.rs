@@ -11,7 +11,7 @@ use quota_core::event::Event;
 use quota_core::outcome::Reply;
 use quota_core::record::Image;
 use quota_core::time::Timestamp;
-use quota_store::applier::Applier;
+use quota_store::applier::{Applier, Progress};
 use quota_store::journal::AppendError;
 use quota_store::recovery::mark;
 use quota_store::{Batch, Journal};
@@ -24,8 +24,9 @@ use super::{Fault, Parts, Shared};
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
-/// Events after which a group takes no more commands: a batch stays far below its largest size.
-const GROUP_EVENTS_MAX: usize = 8192;
+/// Bytes after which a group takes no more commands. One command adds a few MiB at most, so a batch stays far
+/// below its largest size.
+const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Answers forgotten per group, so that a burst an hour ago costs no burst now.
 const FORGET_MAX: usize = 4096;
 /// Longest wait for an applier that is behind, per group.
@@ -42,11 +43,12 @@ pub(super) struct Writer {
     breaker: Breaker,
     /// A batch whose flush failed; nothing else is written before it.
     failed: Option<Written>,
-    /// Dropped once the floors of what it answered are durable.
-    trim_to: Option<u64>,
+    /// The first batch with an answer that is still remembered, as of the last durable batch: what it says
+    /// is forgotten has its floor in that batch or before.
+    needed_by_answers: u64,
     maintained_ns: i64,
     behind: bool,
-    rows_reported: bool,
+    rows_failed: Option<String>,
 }
 
 /// A decided group on its way to the journal.
@@ -54,6 +56,7 @@ struct Written {
     batch: Batch,
     images: Vec<Image>,
     now: Timestamp,
+    needed_by_answers: u64,
 }
 
 type Answer = (oneshot::Sender<Result<Reply, Fault>>, Result<Reply, Fault>);
@@ -68,10 +71,10 @@ impl Writer {
             shared,
             breaker: Breaker::default(),
             failed: None,
-            trim_to: None,
+            needed_by_answers: 0,
             maintained_ns: 0,
             behind: false,
-            rows_reported: false,
+            rows_failed: None,
         };
         if let Some(written) = writer.batch(&[]) {
             writer.append(written).map_err(|(error, _)| error)?;
@@ -103,7 +106,9 @@ impl Writer {
             return true;
         }
         self.group(items);
-        self.maintain();
+        if !self.breaker.is_open() {
+            self.maintain();
+        }
         true
     }
 
@@ -120,6 +125,7 @@ impl Writer {
         let mut events: Vec<Event> = Vec::new();
         let mut answers: Vec<Answer> = Vec::new();
         let mut reads = Vec::new();
+        let mut bytes: usize = 0;
         let mut items = VecDeque::from(items);
         while let Some(item) = items.pop_front() {
             match item {
@@ -136,13 +142,15 @@ impl Writer {
                     for event in &decided.events {
                         self.ledger.absorb(event);
                     }
+                    let weights = decided.events.iter().map(Event::weight);
+                    bytes = weights.fold(bytes, usize::saturating_add);
                     events.extend(decided.events);
                     answers.push((reply, decided.reply.map_err(Fault::Rejected)));
                 }
             }
-            if events.len() >= GROUP_EVENTS_MAX {
+            if bytes.saturating_add(self.ledger.images_weight()) >= GROUP_BYTES_MAX {
                 self.commit(&events, answers);
-                (events, answers) = (Vec::new(), Vec::new());
+                (events, answers, bytes) = (Vec::new(), Vec::new(), 0);
                 if self.breaker.is_open() {
                     refuse(items.into());
                     refuse(reads.into_iter().map(Item::Read).collect());
@@ -190,6 +198,7 @@ impl Writer {
             batch: Batch::new(stamp, events, &images),
             images,
             now: stamp.now,
+            needed_by_answers: self.first_answered(),
         })
     }
 
@@ -213,9 +222,7 @@ impl Writer {
         let bytes = written.batch.body().len();
         self.applier
             .offer(sequence, written.batch.into_rows(), bytes);
-        if let Some(sequence) = self.trim_to.take() {
-            self.trim(sequence);
-        }
+        self.needed_by_answers = written.needed_by_answers;
         Ok(())
     }
 
@@ -247,15 +254,7 @@ impl Writer {
 
     /// Looks after what is due: at most twice a second.
     fn maintain(&mut self) {
-        if self.applier.is_behind() {
-            if !self.behind {
-                warn!("rows are written more slowly than the journal; commands wait for them");
-            }
-            self.behind = true;
-            self.applier.wait_until_caught_up(LAG_WAIT);
-        } else {
-            self.behind = false;
-        }
+        self.wait_for_rows();
         let now_ns = self.shared.clock.boot_ns();
         let apart = i64::try_from(IDLE.as_nanos()).unwrap_or(i64::MAX);
         if now_ns.saturating_sub(self.maintained_ns) < apart {
@@ -263,21 +262,47 @@ impl Writer {
         }
         self.maintained_ns = now_ns;
         let progress = self.applier.progress();
-        if let (Some(broken), false) = (&progress.broken, self.rows_reported) {
-            self.rows_reported = true;
-            error!(error = %broken, "rows are not written any more; a restart rebuilds them");
-        }
+        self.report_rows(&progress);
         let needed = self.needed_by_rows(&progress);
         *self.shared.progress.lock() = progress;
-        let by_answers = self.needed_by_answers();
-        self.trim(needed.min(by_answers));
+        self.trim(needed.min(self.needed_by_answers));
         if self.journal.size_bytes() > self.shared.options.journal_bytes_max {
             self.shorten(needed);
         }
     }
 
+    /// What waits for the rows is bounded: first commands wait a little, then as long as it takes.
+    fn wait_for_rows(&mut self) {
+        if !self.applier.is_behind() {
+            self.behind = false;
+            return;
+        }
+        if !self.behind {
+            warn!("rows are written more slowly than the journal; commands wait for them");
+        }
+        self.behind = true;
+        self.applier.wait_until_caught_up(LAG_WAIT);
+        while self.applier.is_far_behind() {
+            self.applier.wait_until_caught_up(IDLE);
+        }
+    }
+
+    fn report_rows(&mut self, progress: &Progress) {
+        if progress.failed == self.rows_failed {
+            return;
+        }
+        match &progress.failed {
+            Some(why) if progress.given_up => {
+                error!(error = %why, "rows are not written any more; a restart catches up");
+            }
+            Some(why) => warn!(error = %why, "rows could not be written; trying again"),
+            None => info!("rows are written again"),
+        }
+        self.rows_failed.clone_from(&progress.failed);
+    }
+
     /// The first batch that rows or the older base still need.
-    fn needed_by_rows(&self, progress: &quota_store::applier::Progress) -> u64 {
+    fn needed_by_rows(&self, progress: &Progress) -> u64 {
         match progress.bases.as_slice() {
             [older, _, ..] => older.sequence.min(progress.applied).saturating_add(1),
             _ => self.journal.first_sequence(),
@@ -285,7 +310,7 @@ impl Writer {
     }
 
     /// The first batch with an answer that is still remembered, to the minute.
-    fn needed_by_answers(&mut self) -> u64 {
+    fn first_answered(&mut self) -> u64 {
         let Some(oldest) = self.ledger.oldest_answer() else {
             return self.journal.next_sequence();
         };
@@ -306,8 +331,8 @@ impl Writer {
         }
     }
 
-    /// The journal is larger than it may be: its oldest minutes go, and the answers in them are forgotten
-    /// first, durably with the next batch.
+    /// The journal is larger than it may be: the answers of its oldest minute are forgotten, durably; then
+    /// that minute goes with the next trim.
     fn shorten(&mut self, needed: u64) {
         let Some((limit, sequence)) = self.marks.get(1).copied() else {
             return;
@@ -324,12 +349,10 @@ impl Writer {
                 "answers forgotten early: the journal is at journal_bytes_max"
             );
         }
-        if self
-            .ledger
-            .oldest_answer()
-            .is_none_or(|oldest| oldest >= limit)
+        if let Some(written) = self.batch(&[])
+            && let Err((failure, written)) = self.append(written)
         {
-            self.trim_to = Some(sequence);
+            self.journal_failed(&failure, *written);
         }
     }
 

@@ -92,8 +92,8 @@ pub(crate) fn image_of_body(body: &ImageBody) -> Result<Image, FormatError> {
 struct MetaBody {
     #[prost(uint64, tag = "1")]
     revision: u64,
-    #[prost(int64, tag = "2")]
-    remembered_since: i64,
+    #[prost(message, optional, tag = "2")]
+    forgotten: Option<FloorBody>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -231,7 +231,7 @@ pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
     match record {
         Record::Meta(meta) => super::versioned_bytes(&MetaBody {
             revision: meta.revision,
-            remembered_since: meta.remembered_since.nanos(),
+            forgotten: Some(body_of_floor(&meta.forgotten)),
         }),
         Record::Resource(resource) => super::versioned_bytes(&body_of_resource(resource)),
         Record::Subject { profile, accounts } => super::versioned_bytes(&SubjectBody {
@@ -249,11 +249,7 @@ pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
             quotas: quotas.iter().map(|quota| body_of_quota(quota)).collect(),
         }),
         Record::Allocation(allocation) => super::versioned_bytes(&body_of_allocation(allocation)),
-        Record::Floor(floor) => super::versioned_bytes(&FloorBody {
-            since: floor.since.nanos(),
-            outcomes: floor.outcomes,
-            refusals: floor.refusals,
-        }),
+        Record::Floor(floor) => super::versioned_bytes(&body_of_floor(floor)),
     }
 }
 
@@ -264,7 +260,7 @@ pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, F
             let body = MetaBody::decode(bytes)?;
             Record::Meta(Meta {
                 revision: body.revision,
-                remembered_since: Timestamp::from_nanos(body.remembered_since),
+                forgotten: body.forgotten.map(floor_of_body).unwrap_or_default(),
             })
         }
         RecordKey::Resource(_) => {
@@ -295,15 +291,24 @@ pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, F
         RecordKey::Allocation(_) => Record::Allocation(Arc::new(allocation_of_body(
             AllocationBody::decode(bytes)?,
         )?)),
-        RecordKey::Floor(_) => {
-            let body = FloorBody::decode(bytes)?;
-            Record::Floor(Floor {
-                since: Timestamp::from_nanos(body.since),
-                outcomes: body.outcomes,
-                refusals: body.refusals,
-            })
-        }
+        RecordKey::Floor(_) => Record::Floor(floor_of_body(FloorBody::decode(bytes)?)),
     })
+}
+
+fn body_of_floor(floor: &Floor) -> FloorBody {
+    FloorBody {
+        since: floor.since.nanos(),
+        outcomes: floor.outcomes,
+        refusals: floor.refusals,
+    }
+}
+
+fn floor_of_body(body: FloorBody) -> Floor {
+    Floor {
+        since: Timestamp::from_nanos(body.since),
+        outcomes: body.outcomes,
+        refusals: body.refusals,
+    }
 }
 
 pub(crate) fn body_of_resource(resource: &Resource) -> ResourceBody {

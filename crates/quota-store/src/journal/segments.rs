@@ -10,7 +10,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::frame::{self, Hash};
-use super::{AppendError, BODY_BYTES_MAX, Journal, JournalError, Reader};
+use super::trimmed;
+use super::{AppendError, BODY_BYTES_MAX, Journal, JournalError, Reader, SEGMENT_BYTES_MAX};
 use crate::disk::{Disk, DiskFile, read_whole};
 
 const MAGIC: [u8; 8] = *b"QUOTAJNL";
@@ -81,9 +82,23 @@ impl SegmentJournal {
             let segment = journal.read_header(&name)?;
             journal.segments.push_back(segment);
         }
+        let trimmed = trimmed::read(&*journal.disk).map_err(|error| JournalError::Io {
+            file: "trimmed".into(),
+            error,
+        })?;
         if let Some(oldest) = journal.segments.front() {
             journal.next = oldest.first;
             journal.previous = oldest.previous;
+        }
+        if journal.next > trimmed || (journal.segments.is_empty() && trimmed > 1) {
+            return Err(JournalError::Damaged {
+                file: journal
+                    .segments
+                    .front()
+                    .map_or("the journal".into(), Segment::name),
+                offset: 0,
+                what: format!("segments are missing: batches from {trimmed} on were not trimmed"),
+            });
         }
         let tail = journal.walk()?;
         journal.settle(tail)?;
@@ -216,11 +231,7 @@ impl SegmentJournal {
             .get(at.saturating_add(1))
             .map_or(u64::MAX, |next| next.first);
         let name = segment.name();
-        let most = self
-            .options
-            .segment_bytes
-            .max(BODY_BYTES_MAX as u64)
-            .saturating_mul(2);
+        let most = SEGMENT_BYTES_MAX.saturating_mul(2);
         let read = || read_whole(&*self.disk.open(&name)?, most);
         match read() {
             Ok(bytes) => Ok((bytes, name, limit)),
@@ -242,13 +253,15 @@ impl SegmentJournal {
                 what: format!("batch {}, its first, cannot be read", old.first),
             });
         };
-        if cut == HEADER_BYTES as u64 {
-            return Ok(());
-        }
         let io = |error| JournalError::Io {
             file: old.name(),
             error,
         };
+        if cut == HEADER_BYTES as u64 {
+            let end = cut.saturating_add(frame::padded(body.len()) as u64);
+            self.active = Some(self.adopt(&old, end).map_err(io)?);
+            return Ok(());
+        }
         let sequence = self.next.saturating_sub(1);
         self.previous = tail.before_last;
         self.fresh_segment(sequence, durable, &body).map_err(io)?;
@@ -260,6 +273,22 @@ impl SegmentJournal {
             segment.bytes = cut;
         }
         Ok(())
+    }
+
+    /// Goes on in a segment whose only batch is durable; what stands behind it is removed, synced.
+    fn adopt(&mut self, segment: &Segment, end: u64) -> io::Result<Active> {
+        let mut file = self.disk.open(&segment.name())?;
+        file.truncate(end)?;
+        file.sync()?;
+        let bytes = self.options.segment_bytes.max(end);
+        if let Some(last) = self.segments.back_mut() {
+            last.bytes = end;
+        }
+        Ok(Active {
+            file,
+            offset: end,
+            bytes,
+        })
     }
 
     /// Makes a segment that begins with this batch. It counts from the moment its name is durable.
@@ -322,6 +351,17 @@ impl SegmentJournal {
         bytes
     }
 
+    /// Removes the oldest segment; known as long as that is not certain. Synced one by one: a gap in the
+    /// middle would be taken for damage.
+    fn remove_oldest(&self, name: &str, first: u64) -> io::Result<()> {
+        trimmed::write(&*self.disk, first)?;
+        match self.disk.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.disk.sync_dir()
+    }
+
     fn appended(&mut self, sequence: u64, body: &[u8]) {
         self.previous = frame::hash(&self.previous, sequence, body);
         self.next = sequence.saturating_add(1);
@@ -364,7 +404,12 @@ impl Journal for SegmentJournal {
                 .file
                 .write_at(active.offset, &frame)
                 .and_then(|()| active.file.sync())
-                .map(|()| active.offset = active.offset.saturating_add(frame.len() as u64)),
+                .map(|()| {
+                    active.offset = active.offset.saturating_add(frame.len() as u64);
+                    if let Some(last) = self.segments.back_mut() {
+                        last.bytes = last.bytes.max(active.offset);
+                    }
+                }),
             None => self.fresh_segment(sequence, durable, body),
         };
         match appended {
@@ -404,20 +449,15 @@ impl Journal for SegmentJournal {
 
     fn trim(&mut self, sequence: u64) -> Result<u64, JournalError> {
         let mut given_back: u64 = 0;
-        while self
-            .segments
-            .get(1)
-            .is_some_and(|next| next.first <= sequence)
-        {
-            let Some(oldest) = self.segments.pop_front() else {
+        while let (Some(oldest), Some(next)) = (self.segments.front(), self.segments.get(1)) {
+            if next.first > sequence {
                 break;
-            };
-            let file = oldest.name();
-            // Synced one by one: a gap in the middle would be taken for damage.
-            match self.disk.remove(&file).and_then(|()| self.disk.sync_dir()) {
-                Ok(()) => given_back = given_back.saturating_add(oldest.bytes),
-                Err(error) => return Err(JournalError::Io { file, error }),
             }
+            let (file, first, bytes) = (oldest.name(), next.first, oldest.bytes);
+            self.remove_oldest(&file, first)
+                .map_err(|error| JournalError::Io { file, error })?;
+            self.segments.pop_front();
+            given_back = given_back.saturating_add(bytes);
         }
         Ok(given_back)
     }

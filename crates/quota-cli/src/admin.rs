@@ -1,10 +1,10 @@
 //! What administrators do: subjects, resources, quotas.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use quota_client::Client;
 use quota_client::v1::{
     CreateResourceRequest, CreateSubjectRequest, DeleteQuotaRequest, DeleteResourceRequest,
-    GetQuotaRequest, GetResourceRequest, GetSubjectRequest, ListQuotasRequest,
+    ErrorReason, GetQuotaRequest, GetResourceRequest, GetSubjectRequest, ListQuotasRequest,
     ListResourcesRequest, ListSubjectsRequest, Quota, Resource, ResourceKind, Subject,
     UpdateQuotaRequest, UpdateResourceRequest, UpdateSubjectRequest, WithoutQuota,
 };
@@ -22,7 +22,7 @@ const PAGE: i32 = 1000;
 pub(crate) enum SubjectCommand {
     /// Create a subject and its ancestors.
     Create(SubjectArgs),
-    /// Replace its display name and labels.
+    /// Change its display name or labels; what is not given stays.
     Update(SubjectArgs),
     /// Show one.
     Get {
@@ -42,9 +42,9 @@ pub(crate) struct SubjectArgs {
     /// Its name, such as tenants/acme/projects/web.
     name: String,
     /// For people.
-    #[arg(long, default_value = "")]
-    display_name: String,
-    /// A label; may be repeated.
+    #[arg(long)]
+    display_name: Option<String>,
+    /// A label; may be repeated. On update they take the place of those that were there.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Only while this is the current version.
@@ -56,7 +56,7 @@ pub(crate) struct SubjectArgs {
 pub(crate) enum ResourceCommand {
     /// Create an ALLOCATION resource.
     Create(ResourceArgs),
-    /// Replace its display unit, name and what happens without a quota.
+    /// Change its display unit, its name, or what happens without a quota; what is not given stays.
     Update(ResourceArgs),
     /// Show one.
     Get {
@@ -79,29 +79,35 @@ pub(crate) enum ResourceCommand {
 pub(crate) struct ResourceArgs {
     /// Its key, such as gpu.h100.
     key: String,
-    /// Unit of every amount. On update, what it was.
-    #[arg(long, default_value = "")]
-    base_unit: String,
-    /// Unit for people.
-    #[arg(long, default_value = "")]
-    display_unit: String,
-    /// Base units in one display unit.
-    #[arg(long, default_value_t = 1)]
-    display_ratio: i64,
-    /// Refuse where no quota is in force, instead of counting only.
+    /// Unit of every amount, such as count. Needed to create; cannot change.
     #[arg(long)]
-    deny_without_quota: bool,
+    base_unit: Option<String>,
+    /// Unit for people.
+    #[arg(long)]
+    display_unit: Option<String>,
+    /// Base units in one display unit.
+    #[arg(long)]
+    display_ratio: Option<i64>,
+    /// What happens where no quota is in force: count only, or refuse.
+    #[arg(long, value_enum)]
+    without_quota: Option<Without>,
     /// For people.
-    #[arg(long, default_value = "")]
-    display_name: String,
+    #[arg(long)]
+    display_name: Option<String>,
     /// Only while this is the current version.
     #[arg(long, default_value = "")]
     etag: String,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Without {
+    Allow,
+    Deny,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum QuotaCommand {
-    /// Create or change a quota. Usage is never touched.
+    /// Create a quota, or change it; what is not given stays. Usage is never touched.
     Set(SetArgs),
     /// Show one.
     Get(KeyArgs),
@@ -149,9 +155,9 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "AMOUNT")]
     max_request: Option<String>,
     /// For people.
-    #[arg(long, default_value = "")]
-    display_name: String,
-    /// A label; may be repeated.
+    #[arg(long)]
+    display_name: Option<String>,
+    /// A label; may be repeated. They take the place of those that were there.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
     /// Accept a limit below what is in use, or a lower default.
@@ -170,14 +176,16 @@ pub(crate) async fn subject(
     let subject = match command {
         SubjectCommand::Create(args) => {
             let request = CreateSubjectRequest {
-                subject: Some(subject_of(args)),
+                subject: Some(subject_of(args, Subject::default())),
                 ..CreateSubjectRequest::default()
             };
             client.create_subject(request).await?.subject
         }
         SubjectCommand::Update(args) => {
+            let name = args.name.clone();
+            let live = client.get_subject(GetSubjectRequest { name }).await?;
             let request = UpdateSubjectRequest {
-                subject: Some(subject_of(args)),
+                subject: Some(subject_of(args, live.subject.unwrap_or_default())),
                 ..UpdateSubjectRequest::default()
             };
             client.update_subject(request).await?.subject
@@ -194,13 +202,24 @@ pub(crate) async fn subject(
     print_subjects(output, &[subject.unwrap_or_default()], false)
 }
 
-fn subject_of(args: SubjectArgs) -> Subject {
+/// What was typed over what is there, as one version of it.
+fn subject_of(args: SubjectArgs, live: Subject) -> Subject {
     Subject {
         name: args.name,
-        display_name: args.display_name,
-        labels: args.labels.into_iter().collect(),
-        etag: args.etag,
+        display_name: args.display_name.unwrap_or(live.display_name),
+        labels: match args.labels.is_empty() {
+            true => live.labels,
+            false => args.labels.into_iter().collect(),
+        },
+        etag: given_or(args.etag, live.etag),
         ..Subject::default()
+    }
+}
+
+fn given_or(given: String, live: String) -> String {
+    match given.is_empty() {
+        true => live,
+        false => given,
     }
 }
 
@@ -249,7 +268,7 @@ pub(crate) async fn resource(
     let resource = match command {
         ResourceCommand::Create(args) => {
             let request = CreateResourceRequest {
-                resource: Some(resource_of(args)),
+                resource: Some(resource_of(args, Resource::default())),
                 ..CreateResourceRequest::default()
             };
             client.create_resource(request).await?.resource
@@ -259,15 +278,8 @@ pub(crate) async fn resource(
                 key: args.key.clone(),
             };
             let live = client.get_resource(request).await?.resource;
-            let live = live.unwrap_or_default();
-            let mut resource = resource_of(args);
-            // What cannot change need not be repeated.
-            resource.kind = live.kind;
-            if resource.base_unit.is_empty() {
-                resource.base_unit = live.base_unit;
-            }
             let request = UpdateResourceRequest {
-                resource: Some(resource),
+                resource: Some(resource_of(args, live.unwrap_or_default())),
                 ..UpdateResourceRequest::default()
             };
             client.update_resource(request).await?.resource
@@ -297,20 +309,25 @@ pub(crate) async fn resource(
     print_resources(output, &[resource.unwrap_or_default()], false)
 }
 
-fn resource_of(args: ResourceArgs) -> Resource {
-    let without_quota = match args.deny_without_quota {
-        true => WithoutQuota::Deny,
-        false => WithoutQuota::Allow,
+/// What was typed over what is there, as one version of it.
+fn resource_of(args: ResourceArgs, live: Resource) -> Resource {
+    let kind = match live.kind() {
+        ResourceKind::Unspecified => ResourceKind::Allocation,
+        kind => kind,
     };
     Resource {
         key: args.key,
-        kind: ResourceKind::Allocation.into(),
-        base_unit: args.base_unit,
-        display_unit: args.display_unit,
-        display_ratio: args.display_ratio,
-        without_quota: without_quota.into(),
-        display_name: args.display_name,
-        etag: args.etag,
+        kind: kind.into(),
+        base_unit: args.base_unit.unwrap_or(live.base_unit),
+        display_unit: args.display_unit.unwrap_or(live.display_unit),
+        display_ratio: args.display_ratio.unwrap_or(live.display_ratio),
+        without_quota: match args.without_quota {
+            Some(Without::Allow) => WithoutQuota::Allow.into(),
+            Some(Without::Deny) => WithoutQuota::Deny.into(),
+            None => live.without_quota,
+        },
+        display_name: args.display_name.unwrap_or(live.display_name),
+        etag: given_or(args.etag, live.etag),
         ..Resource::default()
     }
 }
@@ -368,16 +385,21 @@ pub(crate) async fn quota(
                 Some(text) => Some(units.amount(resource, text).await?),
                 None => None,
             };
+            let live = live_quota(client, &args.key).await?;
             let request = UpdateQuotaRequest {
                 quota: Some(Quota {
                     subject: args.key.subject,
                     resource: args.key.resource,
                     quota_id: args.key.id,
                     limit: Some(limit),
-                    max_request,
-                    display_name: args.display_name,
-                    labels: args.labels.into_iter().collect(),
-                    etag: args.etag,
+                    max_request: max_request.or(live.max_request),
+                    display_name: args.display_name.unwrap_or(live.display_name),
+                    labels: match args.labels.is_empty() {
+                        true => live.labels,
+                        false => args.labels.into_iter().collect(),
+                    },
+                    origin: live.origin,
+                    etag: given_or(args.etag, live.etag),
                     ..Quota::default()
                 }),
                 allow_missing: true,
@@ -416,6 +438,20 @@ pub(crate) async fn quota(
         }
     };
     print_quotas(output, &mut units, &[quota.unwrap_or_default()], false).await
+}
+
+/// The quota as it is, or an empty one.
+async fn live_quota(client: &Client, key: &KeyArgs) -> Result<Quota, Failure> {
+    let request = GetQuotaRequest {
+        subject: key.subject.clone(),
+        resource: key.resource.clone(),
+        quota_id: key.id.clone(),
+    };
+    match client.get_quota(request).await {
+        Ok(answer) => Ok(answer.quota.unwrap_or_default()),
+        Err(error) if error.reason == Some(ErrorReason::QuotaUnknown) => Ok(Quota::default()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// All quotas at and below a subject or pattern.

@@ -124,11 +124,15 @@ fn exit_code(failure: &Failure) -> u8 {
     match failure {
         Failure::Usage(_) => 2,
         Failure::Other(_) => 1,
-        Failure::Call(error) if error.is_lost() => 4,
-        Failure::Call(error) if error.reason == Some(ErrorReason::Overloaded) => 4,
+        Failure::Call(error) if is_unavailable(error) => 4,
         Failure::Call(error) if !error.violations.is_empty() => 2,
         Failure::Call(_) => 1,
     }
+}
+
+/// Whether the server could not be reached, or has too much to do.
+pub(crate) fn is_unavailable(error: &Error) -> bool {
+    error.is_lost() || error.reason == Some(ErrorReason::Overloaded)
 }
 
 async fn run(cli: Cli) -> Result<Ending, Failure> {

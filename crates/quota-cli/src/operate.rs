@@ -374,22 +374,8 @@ pub(crate) async fn allocations(
     output: &Output,
     args: AllocationsArgs,
 ) -> Result<Ending, Failure> {
-    let mut found = Vec::new();
-    let mut request = ListAllocationsRequest {
-        subject_prefix: args.subject,
-        resource: args.resource,
-        labels: args.labels.into_iter().collect(),
-        page_size: PAGE,
-        page_token: String::new(),
-    };
-    loop {
-        let page = client.list_allocations(request.clone()).await?;
-        found.extend(page.allocations);
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let labels_typed = args.labels.into_iter().collect();
+    let found = list_allocations(client, &args.subject, &args.resource, labels_typed).await?;
     if output.is_json() {
         let all: Value = found.iter().map(show::allocation).collect();
         output.object(&json!({"allocations": all}))?;
@@ -410,6 +396,31 @@ pub(crate) async fn allocations(
     let header = ["subject", "allocation", "also", "holds", "labels", "since"];
     output.table(&header, rows, "no allocations")?;
     Ok(Ending::Done)
+}
+
+/// All allocations at and below a subject that hold a resource and have all labels.
+pub(crate) async fn list_allocations(
+    client: &Client,
+    subject: &str,
+    resource: &str,
+    labels: BTreeMap<String, String>,
+) -> Result<Vec<Allocation>, Failure> {
+    let mut found = Vec::new();
+    let mut request = ListAllocationsRequest {
+        subject_prefix: subject.into(),
+        resource: resource.into(),
+        labels,
+        page_size: PAGE,
+        page_token: String::new(),
+    };
+    loop {
+        let page = client.list_allocations(request.clone()).await?;
+        found.extend(page.allocations);
+        if page.next_page_token.is_empty() {
+            return Ok(found);
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 pub(crate) async fn verify(client: &Client, output: &Output) -> Result<Ending, Failure> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use quota_client::v1::{ListUsageRequest, ResourceUsage, SubjectUsage, limit};
+use quota_client::v1::{
+    GetResourceRequest, GetUsageRequest, ListUsageRequest, ResourceUsage, SubjectUsage, limit,
+};
 use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
@@ -33,6 +35,16 @@ pub(crate) async fn usage(
     output: &Output,
     args: UsageArgs,
 ) -> Result<Ending, Failure> {
+    // An unknown name is an error, not an empty tree.
+    let request = GetUsageRequest {
+        subject: args.subject.clone(),
+        resource: String::new(),
+    };
+    client.get_usage(request).await?;
+    if !args.resource.is_empty() {
+        let key = args.resource.clone();
+        client.get_resource(GetResourceRequest { key }).await?;
+    }
     let found = list(client, &args.subject, &args.resource).await?;
     if output.is_json() {
         output.object(&json!({"usage": found.iter().map(show::usage).collect::<Value>()}))?;

@@ -29,6 +29,8 @@ use v1::consume_service_client::ConsumeServiceClient;
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// An error that names many bad fields travels in the trailers.
+const HEADERS_BYTES_MAX: u32 = 256 << 10;
 const ACTOR: &str = "quota-actor";
 
 /// How a client calls.
@@ -163,6 +165,7 @@ impl Client {
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
+            .http2_max_header_list_size(HEADERS_BYTES_MAX)
             .connect_lazy();
         let actor = match options.actor.as_str() {
             "" => None,

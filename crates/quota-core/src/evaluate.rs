@@ -107,6 +107,8 @@ pub struct Line<'a> {
 /// A charge set in its canonical order, with the state to evaluate.
 pub struct Scene<'a> {
     lines: Vec<Line<'a>>,
+    /// Name of the subject that the request names first.
+    subject: &'a str,
     resources: &'a Resources,
 }
 
@@ -114,6 +116,7 @@ impl<'a> Scene<'a> {
     /// Shows the subjects of a charge set; a subject that does not exist yet has empty accounts, and the
     /// defaults of its name apply to it.
     pub fn new(
+        subject: &'a str,
         names: impl IntoIterator<Item = (&'a str, Option<&'a Subject>)>,
         defaults: &'a Defaults,
         resources: &'a Resources,
@@ -126,7 +129,11 @@ impl<'a> Scene<'a> {
                 defaults: defaults.matching(name),
             })
             .collect();
-        Self { lines, resources }
+        Self {
+            lines,
+            subject,
+            resources,
+        }
     }
 
     /// Decides growth by `amounts` (base units, each positive) of every account in the charge set.
@@ -209,7 +216,7 @@ impl<'a> Scene<'a> {
     }
 
     fn no_quota(&self, resource: &ResourceKey, requested: i64) -> Option<Finding> {
-        let line = self.lines.last()?;
+        let line = self.lines.iter().find(|line| line.name == self.subject)?;
         let account = line.account(resource);
         let finding = line.finding(resource, account, requested);
         Some(Finding {

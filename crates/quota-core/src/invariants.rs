@@ -92,7 +92,7 @@ pub fn check_event(ledger: &Ledger, event: &Event) -> Vec<String> {
     }
     let mut broken = Vec::new();
     let names = charge_set(&allocation.subject, &allocation.also);
-    let scene = ledger.scene(&names);
+    let scene = ledger.scene(allocation.subject.as_str(), &names);
     for (resource, _) in deltas.iter().filter(|(_, delta)| *delta > 0) {
         for (name, line) in names.iter().zip(scene.lines()) {
             let taken = line.account(resource).taken();

@@ -28,6 +28,7 @@ pub fn check(labels: &Labels, most: usize) -> Result<(), String> {
             c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-' | '/')
         };
         if !starts || !chars.all(goes_on) || key.len() > KEY_BYTES_MAX {
+            let key: String = key.chars().take(KEY_BYTES_MAX).collect();
             return Err(format!(
                 "has the key {key:?}; a key is 1 to {KEY_BYTES_MAX} of [a-z0-9._/-], a letter or digit first"
             ));

@@ -451,9 +451,9 @@ impl Ledger {
         self.memory.since(lane)
     }
 
-    /// The state that an evaluation of these names sees.
-    pub fn scene<'a>(&'a self, names: &[&'a str]) -> Scene<'a> {
+    /// The state that an evaluation of these names sees; `subject` is the one that a request names first.
+    pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str]) -> Scene<'a> {
         let lines = names.iter().map(|name| (*name, self.subjects.get(*name)));
-        Scene::new(lines, &self.defaults, &self.resources)
+        Scene::new(subject, lines, &self.defaults, &self.resources)
     }
 }

@@ -17,6 +17,16 @@ pub const OPERATION_ID_MAX: usize = 64;
 /// The root, above all.
 pub const SYSTEM: &str = "system";
 
+/// Most characters of a bad name that an error repeats.
+const SHOWN_CHARS_MAX: usize = 48;
+
+/// A bad text as an error repeats it.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+    let rest = if short.len() < text.len() { "…" } else { "" };
+    format!("{short:?}{rest}")
+}
+
 const COLLECTIONS_TAKEN: [&str; 6] = [
     SYSTEM,
     "allocations",
@@ -158,7 +168,10 @@ impl SubjectPattern {
     pub fn parse(text: &str) -> Result<Self, NameError> {
         check_pairs(text, true)?;
         if !text.split('/').any(|part| part == "*") {
-            return Err(NameError(format!("{text:?} has no `*` and is no pattern")));
+            return Err(NameError(format!(
+                "{} has no `*` and is no pattern",
+                shown(text)
+            )));
         }
         Ok(Self(text.into()))
     }
@@ -210,7 +223,8 @@ fn check_pairs(text: &str, stars: bool) -> Result<(), NameError> {
     let pairs = parts.chunks_exact(2);
     if !pairs.remainder().is_empty() {
         return wrong(format!(
-            "{text:?} is not made of collection/id pairs such as `tenants/acme/projects/web`"
+            "{} is not made of collection/id pairs such as `tenants/acme/projects/web`",
+            shown(text)
         ));
     }
     if pairs.len() > PAIRS_MAX {
@@ -235,7 +249,8 @@ pub fn check_collection(text: &str) -> Result<(), NameError> {
         && text.len() <= 32;
     if !well_formed {
         return Err(NameError(format!(
-            "{text:?} is no collection: [a-z][a-z0-9-]{{0,31}}, such as `tenants`"
+            "{} is no collection: [a-z][a-z0-9-]{{0,31}}, such as `tenants`",
+            shown(text)
         )));
     }
     if COLLECTIONS_TAKEN.contains(&text) {
@@ -250,7 +265,8 @@ fn check_id(text: &str) -> Result<(), NameError> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~@:+=-".contains(&b);
     if text.is_empty() || text.len() > ID_BYTES_MAX || !text.bytes().all(fits) {
         return Err(NameError(format!(
-            "{text:?} is no id: 1 to {ID_BYTES_MAX} of [A-Za-z0-9._~@:+=-]"
+            "{} is no id: 1 to {ID_BYTES_MAX} of [A-Za-z0-9._~@:+=-]",
+            shown(text)
         )));
     }
     Ok(())
@@ -274,7 +290,8 @@ impl ResourceKey {
         };
         if text.len() > RESOURCE_BYTES_MAX || !text.split('.').all(part_fits) {
             return Err(NameError(format!(
-                "{text:?} is no resource key: lower-case words joined by dots such as `compute.cpu`, at most {RESOURCE_BYTES_MAX} bytes"
+                "{} is no resource key: lower-case words joined by dots such as `compute.cpu`, at most {RESOURCE_BYTES_MAX} bytes",
+                shown(text)
             )));
         }
         Ok(Self(text.into()))
@@ -284,11 +301,11 @@ impl ResourceKey {
 impl OperationId {
     /// Reads an id.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let fits = |c: char| !c.is_control() && !c.is_whitespace();
+        let fits = |c: char| c == ' ' || (!c.is_control() && !c.is_whitespace());
         let count = text.chars().count();
         if count == 0 || count > OPERATION_ID_MAX || !text.chars().all(fits) {
             return Err(NameError(format!(
-                "is no operation id: 1 to {OPERATION_ID_MAX} printable characters without spaces"
+                "is no operation id: 1 to {OPERATION_ID_MAX} printable characters"
             )));
         }
         Ok(Self(text.into()))
@@ -361,7 +378,8 @@ mod tests {
     #[test]
     fn operation_ids() {
         assert!(OperationId::parse("").is_err());
-        assert!(OperationId::parse("a b").is_err());
+        assert!(OperationId::parse("a b").is_ok());
+        assert!(OperationId::parse("a\tb").is_err());
         assert!(OperationId::parse(&"x".repeat(65)).is_err());
         assert!(OperationId::parse(&"ü".repeat(64)).is_ok());
     }

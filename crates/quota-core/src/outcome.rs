@@ -72,6 +72,9 @@ impl Outcome {
     pub(crate) fn weight(&self) -> usize {
         const ROW: usize = 256;
         const FINDING: usize = 224;
+        const AMOUNT: usize = 80;
+        const NAME: usize = 64;
+        let list = |count: usize, bytes: usize| count.saturating_mul(bytes);
         let allocation = |allocation: &Option<Arc<Allocation>>| {
             allocation.as_ref().map_or(0, |row| {
                 let labels = row
@@ -80,9 +83,16 @@ impl Outcome {
                     .map(|(k, v)| k.len().saturating_add(v.len()));
                 let texts = row.key.as_str().len().saturating_mul(2);
                 let sums = row.source.len().saturating_add(row.purpose.len());
+                let also = row
+                    .also
+                    .iter()
+                    .map(|name| name.as_str().len().saturating_add(NAME));
                 labels
+                    .chain(also)
                     .fold(texts, usize::saturating_add)
                     .saturating_add(sums)
+                    .saturating_add(list(row.amounts.len(), AMOUNT))
+                    .saturating_add(list(row.incarnations.len(), 8))
                     .saturating_add(ROW)
             })
         };
@@ -98,7 +108,8 @@ impl Outcome {
                 let names = verdict.refusals.iter().chain(&verdict.exceeded);
                 names
                     .map(|finding| finding.subject.as_str().len())
-                    .fold(findings.saturating_mul(FINDING), usize::saturating_add)
+                    .fold(list(findings, FINDING), usize::saturating_add)
+                    .saturating_add(list(verdict.unbounded.len(), NAME))
                     .saturating_add(allocation(row))
             }
             Answer::Released {

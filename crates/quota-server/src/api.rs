@@ -5,7 +5,7 @@ mod check;
 mod consume;
 mod from_proto;
 mod page;
-mod status;
+pub mod status;
 mod to_proto;
 
 use std::sync::Arc;

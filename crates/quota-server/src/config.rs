@@ -1,6 +1,7 @@
 //! Configuration: one TOML file, `QUOTA_` environment variables over it, flags over both. Unknown keys are
 //! errors, all problems are reported at once, and what is in force can be printed with its comments.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,7 +124,7 @@ impl Config {
     /// Reads the file, then the environment over it, then flags over both.
     pub fn load(
         file: Option<&Path>,
-        environment: impl Iterator<Item = (String, String)>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
         flags: &[(&str, String)],
     ) -> Result<Self, ConfigError> {
         let mut config = Self::default();
@@ -132,6 +133,7 @@ impl Config {
             config.load_file(path, &mut wrong);
         }
         for (name, text) in environment {
+            let name = name.to_string_lossy();
             let Some(key) = name.strip_prefix("QUOTA_").map(str::to_lowercase) else {
                 continue;
             };
@@ -139,15 +141,16 @@ impl Config {
             if matches!(key.as_str(), "endpoint" | "config" | "output") {
                 continue;
             }
-            config.try_set(&name, &key, &text, &mut wrong);
+            match text.to_str() {
+                Some(text) => config.try_set(&name, &key, text, &mut wrong),
+                None => wrong.push(format!("{name}: is not UTF-8")),
+            }
         }
         for (key, text) in flags {
             let name = format!("--{}", key.replace('_', "-"));
             config.try_set(&name, key, text, &mut wrong);
         }
-        if wrong.is_empty() {
-            config.check(&mut wrong);
-        }
+        config.check(&mut wrong);
         match wrong.is_empty() {
             true => Ok(config),
             false => Err(ConfigError(wrong)),
@@ -197,6 +200,18 @@ impl Config {
                 wrong.push(format!("{name}: is {value}; at least {least}"));
             }
         };
+        let moments = [
+            ("commit_stall_max", self.commit_stall_max),
+            ("operations_horizon", self.operations_horizon),
+            ("clock_step_max", self.clock_step_max),
+        ];
+        for (name, value) in moments {
+            at_least(
+                name,
+                u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
+                1,
+            );
+        }
         at_least("queue_max", self.queue_max as u64, 1);
         at_least("group_max", self.group_max as u64, 1);
         at_least("subjects_max", self.subjects_max as u64, 1);
@@ -218,6 +233,13 @@ impl Config {
             self.operations_refusals_max as u64,
             1,
         );
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_filter) {
+            wrong.push(format!("log_filter: {error}"));
+        }
+        if !has_port(&self.listen) {
+            let listen = &self.listen;
+            wrong.push(format!("listen: {listen:?} is no HOST:PORT"));
+        }
     }
 
     /// The ledger's bounds.
@@ -244,6 +266,11 @@ impl Config {
             bounds: self.bounds(),
         }
     }
+}
+
+fn has_port(listen: &str) -> bool {
+    let parts = listen.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 macro_rules! numbers {
@@ -350,16 +377,19 @@ mod tests {
             ("QUOTA_QUEUE_MAX", "8"),
             ("PATH", "x"),
         ]
-        .map(|(name, text)| (name.to_owned(), text.to_owned()));
+        .map(|(name, text)| (name.into(), text.into()));
         let flags = [("queue_max", "10".to_owned())];
         let config = Config::load(Some(&file), environment.into_iter(), &flags).unwrap();
         assert_eq!(config.listen, "f:1");
         assert_eq!((config.group_max, config.queue_max), (8, 10));
 
         std::fs::write(&file, "lisen = 'x'\ngroup_max = 'many'\nlist = [1]\n").unwrap();
-        let bad = [("QUOTA_NOPE".to_owned(), "1".to_owned())];
+        let bad = [
+            ("QUOTA_NOPE".into(), "1".into()),
+            ("QUOTA_LISTEN".into(), "x".into()),
+        ];
         let error = Config::load(Some(&file), bad.into_iter(), &[]).unwrap_err();
-        assert_eq!(error.0.len(), 4, "{error}");
+        assert_eq!(error.0.len(), 5, "{error}");
     }
 
     #[test]

@@ -194,6 +194,11 @@ impl Engine {
         self.shared.options.bounds.auto_create
     }
 
+    /// Most subjects.
+    pub fn subjects_max(&self) -> usize {
+        self.shared.options.bounds.subjects_max
+    }
+
     /// Whether a command would be decided now.
     pub fn is_writable(&self) -> bool {
         self.admit().is_ok()

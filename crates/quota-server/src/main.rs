@@ -83,7 +83,7 @@ impl Serve {
         if self.insecure {
             flags.push(("insecure", "true".to_owned()));
         }
-        Config::load(self.config.as_deref(), std::env::vars(), &flags)
+        Config::load(self.config.as_deref(), std::env::vars_os(), &flags)
     }
 }
 

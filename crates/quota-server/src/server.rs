@@ -14,7 +14,9 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
+use crate::api::status::complete;
 use crate::api::{Admin, Check, Consume};
 use crate::engine::Engine;
 
@@ -54,6 +56,7 @@ pub async fn serve(
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
     let most = limits.message_bytes_max;
     let server = Server::builder()
+        .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
         .http2_max_header_list_size(limits.metadata_bytes_max)
         .max_concurrent_streams(limits.streams_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

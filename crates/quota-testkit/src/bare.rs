@@ -92,7 +92,9 @@ pub fn check(ledger: &Ledger, call: &Call) -> String {
         return "error SUBJECT_UNKNOWN".into();
     }
     let names = charge_set(&subject, &also);
-    let verdict = ledger.scene(&names).evaluate(&amounts, mode(call));
+    let verdict = ledger
+        .scene(subject.as_str(), &names)
+        .evaluate(&amounts, mode(call));
     let text = script::verdict(
         verdict.decision == Decision::Denied,
         false,

@@ -13,9 +13,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::log::{Event, Job, Log};
+use crate::operate::list_allocations;
 use crate::output::Output;
 use crate::units::Units;
-use crate::{Ending, Failure};
+use crate::{Ending, Failure, is_unavailable};
 
 const LABEL: &str = "replay";
 const SOURCE: &str = "quotactl-replay";
@@ -49,7 +50,7 @@ impl Run {
     ) -> Result<Ending, Failure> {
         let events = log.events();
         let began = now();
-        let mut figures = Figures::default();
+        let mut figures = self.begin(client, log).await?;
         let mut granted = vec![false; log.jobs.len()];
         let bar = progress_bar(events.len());
         for (number, event) in events.iter().enumerate() {
@@ -81,6 +82,36 @@ impl Run {
             .await
     }
 
+    /// What others have in use, beneath what this run takes; and whether this run may begin.
+    async fn begin(&self, client: &Client, log: &Log) -> Result<Figures, Failure> {
+        let labels = [(LABEL.to_owned(), self.id.clone())].into();
+        let mine = list_allocations(client, "system", "", labels).await?;
+        if !mine.is_empty() && !self.resume {
+            return Err(known());
+        }
+        let usage = self.usage(client).await?;
+        let mut figures = Figures::default();
+        for key in log.resources() {
+            let mine = mine.iter().flat_map(|row| &row.amounts);
+            let mine: i64 = mine.filter(|a| a.resource == key).map(|a| a.amount).sum();
+            let others = usage.get(key).copied().unwrap_or(0) - mine;
+            figures.held.insert(key, others);
+            figures.peak.insert(key, others);
+        }
+        Ok(figures)
+    }
+
+    /// What is in use at `system`, per resource.
+    async fn usage(&self, client: &Client) -> Result<BTreeMap<String, i64>, Failure> {
+        let request = GetUsageRequest {
+            subject: "system".into(),
+            resource: String::new(),
+        };
+        let usage = client.get_usage(request).await?.usage.unwrap_or_default();
+        let lines = usage.resources.into_iter();
+        Ok(lines.map(|line| (line.resource, line.used)).collect())
+    }
+
     /// Says whether it was granted.
     async fn consume(
         &self,
@@ -101,9 +132,7 @@ impl Run {
         };
         let answer = client.consume(request).await?;
         if answer.replayed && number == 0 && !self.resume {
-            return Err(Failure::Usage(
-                "this server has already answered this run; use --resume or --run".into(),
-            ));
+            return Err(known());
         }
         figures.operations += 1;
         if answer.decision() == Decision::Denied {
@@ -161,7 +190,7 @@ impl Run {
             Failure::Call(error) if error.reason == Some(ErrorReason::OutcomeForgotten) => {
                 Failure::Other(format!("{error}: this run cannot be resumed. {clears}"))
             }
-            Failure::Call(error) if error.is_lost() => Failure::Call(Error {
+            Failure::Call(error) if is_unavailable(&error) => Failure::Call(Error {
                 message: format!(
                     "the server was lost at event {number} of {}: {}; go on with --resume",
                     events.len(),
@@ -185,18 +214,11 @@ impl Run {
         figures: &Figures,
         took: Duration,
     ) -> Result<Ending, Failure> {
-        let request = GetUsageRequest {
-            subject: "system".into(),
-            resource: String::new(),
-        };
-        let usage = client.get_usage(request).await?.usage.unwrap_or_default();
+        let usage = self.usage(client).await?;
         let left: BTreeMap<&str, i64> = log
             .resources()
             .into_iter()
-            .map(|key| {
-                let line = usage.resources.iter().find(|line| line.resource == key);
-                (key, line.map_or(0, |line| line.used))
-            })
+            .map(|key| (key, usage.get(key).copied().unwrap_or(0)))
             .collect();
         let jobs = log.jobs.len() + log.skipped;
         let seconds = took.as_secs_f64();
@@ -230,6 +252,10 @@ impl Run {
         output.table(&["resource", "peak", "final, of system"], rows, "")?;
         Ok(Ending::Done)
     }
+}
+
+fn known() -> Failure {
+    Failure::Usage("this server has already answered this run; use --resume or --run".into())
 }
 
 fn amounts(job: &Job) -> Vec<Amount> {

@@ -28,7 +28,9 @@ impl Ledger {
             return Err(Rejection::Exists(format!("allocation {}", key.as_str())));
         }
         let names = charge_set(&consume.subject, &consume.also);
-        let verdict = self.scene(&names).evaluate(&consume.amounts, consume.mode);
+        let verdict = self
+            .scene(consume.subject.as_str(), &names)
+            .evaluate(&consume.amounts, consume.mode);
         if verdict.decision == Decision::Denied {
             return Ok(Step {
                 answer: Answer::Charged {

@@ -45,6 +45,8 @@ impl Ledger {
         });
         if !set.force {
             match &set.target {
+                // What does not lower the limit cuts nothing.
+                Target::Subject(_) if live.is_some_and(|l| !set.limit.is_below(l.limit)) => {}
                 Target::Subject(name) => self.guard_cut(name, &set.resource, set.limit)?,
                 Target::Pattern(pattern) => self.guard_default_lowered(pattern, &quota)?,
             }
@@ -174,9 +176,13 @@ impl Ledger {
             .defaults
             .overlapping(pattern, quota)
             .filter(|(other, _)| pattern.is_more_specific_than(other));
-        let higher = own
+        // Where the pattern has one of its own, that is what applied so far.
+        let applied: Vec<_> = match own {
+            Some(own) => vec![own],
+            None => covered.collect(),
+        };
+        let higher = applied
             .into_iter()
-            .chain(covered)
             .find(|(_, live)| quota.limit.is_below(live.limit));
         match higher {
             Some((other, live)) => Err(Rejection::ForceNeeded(format!(
@@ -215,7 +221,9 @@ impl Ledger {
     fn above_parent(&self, name: &SubjectName, quota: &Quota) -> Vec<String> {
         let mut above: Vec<&str> = name.lineage().skip(1).collect();
         above.reverse();
-        let bound = self.scene(&above).effective_limit(&quota.resource);
+        let bound = self
+            .scene(name.as_str(), &above)
+            .effective_limit(&quota.resource);
         bound
             .filter(|bound| bound.limit.is_below(quota.limit))
             .map(|bound| {

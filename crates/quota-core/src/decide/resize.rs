@@ -32,7 +32,9 @@ impl Ledger {
             .collect();
         let growth: Amounts = deltas.iter().filter(|(_, d)| *d > 0).cloned().collect();
         let names = charge_set(&live.subject, &live.also);
-        let verdict = self.scene(&names).evaluate(&growth, resize.mode);
+        let verdict = self
+            .scene(live.subject.as_str(), &names)
+            .evaluate(&growth, resize.mode);
         if verdict.decision == Decision::Denied {
             return Ok(Step {
                 answer: Answer::Charged {

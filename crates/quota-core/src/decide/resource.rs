@@ -9,7 +9,7 @@ use crate::event::Change;
 use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
-use crate::resource::{RESOURCES_MAX, Resource};
+use crate::resource::{Kind, RESOURCES_MAX, Resource};
 
 impl Ledger {
     pub(crate) fn set_resource(&self, set: &SetResource) -> Result<Step, Rejection> {
@@ -22,6 +22,14 @@ impl Ledger {
         guard_etag(live.map(|live| live.version), &set.etag, what)?;
         match live {
             Some(live) => guard_fixed(live, set)?,
+            None if set.kind != Kind::Allocation => {
+                let text = format!(
+                    "{} is not supported by this version; ALLOCATION is",
+                    set.kind.name()
+                );
+                let violation = Violation::new("resource.kind", text);
+                return Err(Rejection::Invalid(vec![violation]));
+            }
             None if self.resources.count() >= RESOURCES_MAX => {
                 return Err(Rejection::Capacity {
                     what: "resources",

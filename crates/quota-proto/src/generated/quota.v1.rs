@@ -36,7 +36,7 @@ pub struct Unlimited {}
 /// What is held by name until it is released: a VM, a volume, a job.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Allocation {
-    /// `{subject}/allocations/{id}`; the anonymous allocation of a subject has the id "~".
+    /// `{subject}/allocations/{id}`; the anonymous allocation has `?` and its further subjects for an id.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// The subject that was charged.

@@ -55,6 +55,12 @@ impl CheckService for Check {
             let rejection = Rejection::SubjectUnknown(unknown.clone());
             return Err(status::of_rejection(&rejection));
         }
+        let coming = snapshot.unknown();
+        let most = self.engine.subjects_max();
+        if coming > 0 && views.count().saturating_add(coming) > most {
+            let what = "subjects_max";
+            return Err(status::of_rejection(&Rejection::Capacity { what, most }));
+        }
         let scene = snapshot.scene();
         let verdict = scene.evaluate(&amounts, mode);
         Ok(Response::new(v1::CheckResponse {

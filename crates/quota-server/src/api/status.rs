@@ -105,6 +105,24 @@ pub(super) fn bug() -> Status {
     build(Code::Internal, ErrorReason::Bug, text, true, |_| {})
 }
 
+/// Statuses that the transport makes by itself, before a handler sees the request, say why as well. A message
+/// that is too large or cannot be decoded is the caller's mistake.
+pub fn complete<B: Default>(response: http::Response<B>) -> http::Response<B> {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let code = status.code();
+    let made_here = matches!(
+        code,
+        Code::OutOfRange | Code::Internal | Code::ResourceExhausted
+    );
+    if !made_here || !status.details().is_empty() {
+        return response;
+    }
+    let field = Violation::new("message", status.message());
+    invalid(&[field]).into_http()
+}
+
 fn build(
     code: Code,
     reason: ErrorReason,

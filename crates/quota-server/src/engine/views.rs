@@ -33,6 +33,7 @@ pub struct Tables {
 
 /// The state of one charge set, each account at least as new as the last answer before it was taken.
 pub struct Snapshot<'a> {
+    subject: &'a str,
     lines: Vec<(&'a str, Option<Arc<Subject>>)>,
     tables: Arc<Tables>,
 }
@@ -77,6 +78,11 @@ impl Views {
         self.subjects.pin().get(name).cloned()
     }
 
+    /// How many subjects there are.
+    pub fn count(&self) -> usize {
+        self.subjects.len()
+    }
+
     /// The tables.
     pub fn tables(&self) -> Arc<Tables> {
         self.tables.load_full()
@@ -90,6 +96,7 @@ impl Views {
             .map(|name| (name, subjects.get(name).cloned()))
             .collect();
         Snapshot {
+            subject: subject.as_str(),
             lines,
             tables: self.tables(),
         }
@@ -112,7 +119,20 @@ impl Snapshot<'_> {
             .lines
             .iter()
             .map(|(name, subject)| (*name, subject.as_deref()));
-        Scene::new(lines, &self.tables.defaults, &self.tables.resources)
+        Scene::new(
+            self.subject,
+            lines,
+            &self.tables.defaults,
+            &self.tables.resources,
+        )
+    }
+
+    /// How many subjects of the charge set do not exist.
+    pub fn unknown(&self) -> usize {
+        self.lines
+            .iter()
+            .filter(|(_, subject)| subject.is_none())
+            .count()
     }
 
     /// Whether a subject of the charge set exists.

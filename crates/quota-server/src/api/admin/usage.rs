@@ -54,7 +54,11 @@ impl Admin {
                 |name| {
                     let mut path: Vec<&str> = name.lineage().collect();
                     path.reverse();
-                    let usage = to_proto::usage(name.as_str(), &ledger.scene(&path), only.as_ref());
+                    let usage = to_proto::usage(
+                        name.as_str(),
+                        &ledger.scene(name.as_str(), &path),
+                        only.as_ref(),
+                    );
                     (only.is_none() || !usage.resources.is_empty()).then_some(usage)
                 },
             )

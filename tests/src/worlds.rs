@@ -35,6 +35,8 @@ pub struct TestStore {
     pub clock: ManualClock,
     /// The ledger's bounds.
     pub bounds: Bounds,
+    /// Bytes of journal beyond which the oldest goes.
+    pub journal_bytes_max: u64,
 }
 
 const STORE_ID: [u8; 16] = [7; 16];
@@ -48,6 +50,7 @@ impl TestStore {
             rows: Arc::default(),
             clock: ManualClock::at(BEGINNING),
             bounds,
+            journal_bytes_max: u64::MAX,
         }
     }
 
@@ -84,6 +87,7 @@ impl TestStore {
         };
         let options = EngineOptions {
             bounds: self.bounds,
+            journal_bytes_max: self.journal_bytes_max,
             ..Config::default().engine()
         };
         Engine::start(parts, options, Arc::new(self.clock.clone())).unwrap()

@@ -97,12 +97,24 @@ impl Drop for Server {
     }
 }
 
-/// Starts a server without waiting for it.
-pub fn spawn(data_dir: &Path, arguments: &[&str]) -> Child {
-    Command::new(binary("quota-server"))
+fn server(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("quota-server"));
+    // The tests' own settings are none of the server's.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("QUOTA_") {
+            command.env_remove(name);
+        }
+    }
+    command
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
         .arg(data_dir)
-        .args(arguments)
+        .args(arguments);
+    command
+}
+
+/// Starts a server without waiting for it.
+pub fn spawn(data_dir: &Path, arguments: &[&str]) -> Child {
+    server(data_dir, arguments)
         .env("QUOTA_LOG_FILTER", "warn")
         .env("QUOTA_SEGMENT_BYTES", "1048576")
         .stdout(Stdio::piped())
@@ -113,10 +125,7 @@ pub fn spawn(data_dir: &Path, arguments: &[&str]) -> Child {
 
 /// Runs a server that should refuse to start; answers its exit code and what it said.
 pub fn refused(data_dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(binary("quota-server"))
-        .args(["--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data_dir)
-        .args(arguments)
+    let output = server(data_dir, arguments)
         .env("QUOTA_LOG_FILTER", "error")
         .output()
         .unwrap();

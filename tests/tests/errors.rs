@@ -44,6 +44,7 @@ fn fields(error: &Error) -> BTreeSet<&str> {
     error.violations.iter().map(|v| v.field.as_str()).collect()
 }
 
+/// C5.4
 #[tokio::test]
 async fn every_bad_field_is_named() {
     let directory = tempfile::tempdir().unwrap();

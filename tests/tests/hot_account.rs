@@ -66,9 +66,8 @@ async fn work(client: Client, worker: u64, until: Instant) -> Vec<Interval> {
         if answer.decision() == Decision::Denied {
             continue;
         }
-        if random.bool() {
-            tokio::time::sleep(Duration::from_micros(random.u64(..3000))).await;
-        }
+        // Long enough that the account is full most of the time.
+        tokio::time::sleep(Duration::from_micros(random.u64(..50_000))).await;
         let sent = Instant::now();
         intervals.push(Interval {
             granted,

@@ -296,6 +296,51 @@ fn a_full_disk() {
     model.compare(&store, 0);
 }
 
+/// C11.3: a flush that hangs is noticed from outside the writer; what hangs is answered when it is durable.
+#[test]
+fn a_stalled_flush() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let store = TestStore::new(Bounds::default());
+    let engine = Arc::new(store.start());
+    let consume = |number: u64| {
+        let action = Action::Consume(Consume {
+            subject: subject(0),
+            also: Vec::new(),
+            amounts: vec![(ResourceKey::parse(CPU).unwrap(), 1)],
+            allocation: None,
+            mode: Mode::Strict,
+            labels: Default::default(),
+            purpose: String::new(),
+        });
+        command(number, action)
+    };
+    store.journal.stall(true);
+    let hanging = {
+        let (engine, command) = (engine.clone(), consume(1));
+        runtime.spawn(async move { engine.execute(command, None).await })
+    };
+    while !engine.is_journal_down() {
+        // Whenever the flush begins, this is more than it may take.
+        store.clock.advance(std::time::Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+    assert!(!engine.is_writable());
+    let refused = runtime.block_on(engine.execute(consume(2), None));
+    assert_eq!(refused, Err(Fault::JournalDown { unknown: false }));
+    assert!(engine.views().subject("system").is_some());
+    assert!(!hanging.is_finished());
+    store.journal.stall(false);
+    runtime.block_on(hanging).unwrap().unwrap();
+    while engine.is_journal_down() {
+        std::thread::yield_now();
+    }
+    runtime.block_on(engine.execute(consume(2), None)).unwrap();
+}
+
 /// Damage before the tail refuses to start and says where; it is never a wrong number.
 #[test]
 fn flipped_bits_refuse_to_start() {

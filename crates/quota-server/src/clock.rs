@@ -131,3 +131,58 @@ impl Clock for ManualClock {
         *self.0.lock()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP_MAX: Duration = Duration::from_secs(10);
+
+    /// C1.3: never backwards, and in the same boot by the time since.
+    #[test]
+    fn goes_on_from_the_last_batch() {
+        let clock = SystemClock::new(None, STEP_MAX);
+        let first = clock.stamp();
+        let mut before = first;
+        for _ in 0..1000 {
+            let stamp = clock.stamp();
+            assert!(stamp.now >= before.now && stamp.boot_ns >= before.boot_ns);
+            before = stamp;
+        }
+        // A last batch that was stamped an hour ahead of the wall clock, in this boot.
+        let ahead = Stamp {
+            now: first.now.plus(Duration::from_secs(3600)),
+            ..first
+        };
+        let clock = SystemClock::new(Some(ahead), STEP_MAX);
+        let stamp = clock.stamp();
+        assert!(stamp.now >= ahead.now);
+        assert!(stamp.now <= ahead.now.plus(Duration::from_secs(60)));
+        // In another boot the wall clock counts, but nothing goes back.
+        let elsewhere = Stamp {
+            boot_id: [9; 16],
+            ..ahead
+        };
+        assert!(SystemClock::new(Some(elsewhere), STEP_MAX).now() >= ahead.now);
+    }
+
+    /// C1.3: steered towards the wall clock by at most a tenth of the elapsed time.
+    #[test]
+    fn is_steered_slowly() {
+        let first = SystemClock::new(None, STEP_MAX).stamp();
+        let behind = Stamp {
+            now: first.now.minus(Duration::from_secs(5)),
+            ..first
+        };
+        let clock = SystemClock::new(Some(behind), STEP_MAX);
+        let begin = clock.stamp();
+        std::thread::sleep(Duration::from_millis(50));
+        let end = clock.stamp();
+        let elapsed = end.boot_ns - begin.boot_ns;
+        let shown = end.now.nanos() - begin.now.nanos();
+        assert!(
+            shown > elapsed && shown <= elapsed + elapsed / 10 + 1,
+            "{shown} in {elapsed}"
+        );
+    }
+}

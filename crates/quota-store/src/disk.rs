@@ -34,6 +34,8 @@ pub trait DiskFile: Send {
     fn size(&self) -> io::Result<u64>;
     /// Cuts the file off at `bytes`.
     fn truncate(&mut self, bytes: u64) -> io::Result<()>;
+    /// Makes room up to `bytes`; what is new reads as zeros.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
 }
 
 /// A directory of the machine.
@@ -62,14 +64,11 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(true)
             .open(self.path.join(name))?;
+        let mut file = RealFile(file);
         if bytes > 0 {
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
-                // Some file systems cannot; room is then found, or not, when it is written.
-                Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(bytes)?,
-                other => other?,
-            }
+            file.reserve(bytes)?;
         }
-        Ok(Box::new(RealFile(file)))
+        Ok(Box::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -121,6 +120,14 @@ impl DiskFile for RealFile {
 
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // Some file systems cannot; room is then found, or not, when it is written.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(bytes),
+            other => Ok(other?),
+        }
     }
 }
 

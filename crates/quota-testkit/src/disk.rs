@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use fastrand::Rng;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use quota_store::disk::{Disk, DiskFile};
 
 const BLOCK: usize = 4096;
@@ -15,7 +15,13 @@ const SECTOR: usize = 512;
 
 /// A directory on such a disk. Clones share it.
 #[derive(Clone, Default)]
-pub struct TestDisk(Arc<Mutex<State>>);
+pub struct TestDisk(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    moved: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -30,6 +36,8 @@ struct State {
     /// Syncs that fail from now on.
     failing_syncs: u64,
     full: bool,
+    /// Syncs wait until this ends.
+    stalled: bool,
     calls: u64,
 }
 
@@ -41,6 +49,8 @@ struct Content {
     unsynced: BTreeSet<usize>,
     /// Blocks that a failed sync took for written.
     forgotten: BTreeSet<usize>,
+    /// Where it was cut off since the last sync: what was behind it is gone with the next.
+    cut: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -50,7 +60,7 @@ enum DirChange {
 }
 
 struct TestFile {
-    disk: Arc<Mutex<State>>,
+    disk: Arc<Shared>,
     at: usize,
     epoch: u64,
 }
@@ -58,28 +68,34 @@ struct TestFile {
 impl TestDisk {
     /// The power goes after so many more calls; from then on every call fails.
     pub fn lose_power_after(&self, calls: u64) {
-        self.0.lock().calls_left = Some(calls);
+        self.0.state.lock().calls_left = Some(calls);
     }
 
     /// The next syncs fail, and take what they failed to write for written.
     pub fn fail_syncs(&self, count: u64) {
-        self.0.lock().failing_syncs = count;
+        self.0.state.lock().failing_syncs = count;
     }
 
     /// New files find no room, or do again.
     pub fn fill(&self, full: bool) {
-        self.0.lock().full = full;
+        self.0.state.lock().full = full;
+    }
+
+    /// Syncs hang, or go on again.
+    pub fn stall(&self, stalled: bool) {
+        self.0.state.lock().stalled = stalled;
+        self.0.moved.notify_all();
     }
 
     /// Number of calls so far.
     pub fn calls(&self) -> u64 {
-        self.0.lock().calls
+        self.0.state.lock().calls
     }
 
     /// The machine starts again: each block that was not synced is there, not there, or torn, and directory
     /// changes that were not synced are there up to some point.
     pub fn crash(&self, random: &mut Rng) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let kept = random.usize(..=state.unsynced.len());
         let changes: Vec<DirChange> = state.unsynced.drain(..).take(kept).collect();
         for change in changes {
@@ -90,6 +106,7 @@ impl TestDisk {
             file.crash(random);
         }
         state.epoch += 1;
+        state.stalled = false;
         state.calls_left = None;
         state.failing_syncs = 0;
         state.full = false;
@@ -97,7 +114,7 @@ impl TestDisk {
 
     /// Flips one bit of a file, durably.
     pub fn flip(&self, name: &str, offset: usize) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let at = state.names[name];
         let file = &mut state.files[at];
         file.current[offset] ^= 1;
@@ -106,7 +123,7 @@ impl TestDisk {
 
     /// What a file has now.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         state.files[state.names[name]].current.clone()
     }
 }
@@ -144,8 +161,8 @@ impl State {
 impl Content {
     fn crash(&mut self, random: &mut Rng) {
         let blocks: Vec<usize> = self.unsynced.union(&self.forgotten).copied().collect();
-        if self.current.len() != self.durable.len() && random.bool() {
-            self.durable.resize(self.current.len(), 0);
+        if random.bool() {
+            self.resize_durable();
         }
         for block in blocks {
             let start = block * BLOCK;
@@ -165,10 +182,18 @@ impl Content {
         self.current = self.durable.clone();
         self.unsynced.clear();
         self.forgotten.clear();
+        self.cut = None;
+    }
+
+    fn resize_durable(&mut self) {
+        if let Some(cut) = self.cut.take() {
+            self.durable.truncate(cut);
+        }
+        self.durable.resize(self.current.len(), 0);
     }
 
     fn sync(&mut self) {
-        self.durable.resize(self.current.len(), 0);
+        self.resize_durable();
         for block in std::mem::take(&mut self.unsynced) {
             let start = (block * BLOCK).min(self.current.len());
             let end = (start + BLOCK).min(self.current.len());
@@ -179,7 +204,7 @@ impl Content {
 
 impl Disk for TestDisk {
     fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         if state.full {
             return Err(io::ErrorKind::StorageFull.into());
@@ -201,7 +226,7 @@ impl Disk for TestDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         Ok(Box::new(TestFile {
             disk: self.0.clone(),
@@ -211,13 +236,13 @@ impl Disk for TestDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         Ok(state.names.keys().cloned().collect())
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         let at = state.find(from)?;
         state.names.remove(from);
@@ -228,7 +253,7 @@ impl Disk for TestDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         state.find(name)?;
         state.names.remove(name);
@@ -237,7 +262,7 @@ impl Disk for TestDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.call()?;
         let changes: Vec<DirChange> = state.unsynced.drain(..).collect();
         for change in changes {
@@ -249,7 +274,7 @@ impl Disk for TestDisk {
 
 impl TestFile {
     fn with<T>(&self, work: impl FnOnce(&mut State, usize) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.lock();
+        let mut state = self.disk.state.lock();
         state.call()?;
         if state.epoch != self.epoch {
             return Err(io::Error::other("opened before the crash"));
@@ -290,6 +315,11 @@ impl DiskFile for TestFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        self.disk
+            .moved
+            .wait_while(&mut state, |state| state.stalled);
+        drop(state);
         self.with(|state, at| {
             if state.failing_syncs > 0 {
                 state.failing_syncs -= 1;
@@ -307,11 +337,25 @@ impl DiskFile for TestFile {
         self.with(|state, at| Ok(state.files[at].current.len() as u64))
     }
 
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let size = usize::try_from(bytes).unwrap();
+        self.with(|state, at| {
+            if state.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let file = &mut state.files[at];
+            let size = size.max(file.current.len());
+            file.current.resize(size, 0);
+            Ok(())
+        })
+    }
+
     fn truncate(&mut self, bytes: u64) -> io::Result<()> {
         let size = usize::try_from(bytes).unwrap();
         self.with(|state, at| {
             let file = &mut state.files[at];
             file.current.resize(size, 0);
+            file.cut = Some(file.cut.map_or(size, |cut| cut.min(size)));
             let end = size.div_ceil(BLOCK);
             file.unsynced.retain(|block| *block < end);
             Ok(())

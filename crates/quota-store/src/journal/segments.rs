@@ -278,11 +278,12 @@ impl SegmentJournal {
     /// Goes on in a segment whose only batch is durable; what stands behind it is removed, synced.
     fn adopt(&mut self, segment: &Segment, end: u64) -> io::Result<Active> {
         let mut file = self.disk.open(&segment.name())?;
-        file.truncate(end)?;
-        file.sync()?;
         let bytes = self.options.segment_bytes.max(end);
+        file.truncate(end)?;
+        file.reserve(bytes)?;
+        file.sync()?;
         if let Some(last) = self.segments.back_mut() {
-            last.bytes = end;
+            last.bytes = bytes;
         }
         Ok(Active {
             file,
@@ -404,12 +405,7 @@ impl Journal for SegmentJournal {
                 .file
                 .write_at(active.offset, &frame)
                 .and_then(|()| active.file.sync())
-                .map(|()| {
-                    active.offset = active.offset.saturating_add(frame.len() as u64);
-                    if let Some(last) = self.segments.back_mut() {
-                        last.bytes = last.bytes.max(active.offset);
-                    }
-                }),
+                .map(|()| active.offset = active.offset.saturating_add(frame.len() as u64)),
             None => self.fresh_segment(sequence, durable, body),
         };
         match appended {

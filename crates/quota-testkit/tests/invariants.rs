@@ -27,12 +27,12 @@ fn broken(change: impl Fn(&mut Vec<(RecordKey, Record)>)) -> String {
     for (key, record) in all {
         laid.lay(key, Some(record));
     }
-    let ledger = Ledger::from_records(Default::default(), laid).unwrap();
+    let ledger = Ledger::from_records(Default::default(), laid).expect("the records fit");
     invariants::check_state(&ledger).join("\n")
 }
 
 fn set_account(all: &mut [(RecordKey, Record)], name: &str, account: Account) {
-    let cpu = ResourceKey::parse("compute.cpu").unwrap();
+    let cpu = ResourceKey::parse("compute.cpu").expect("a key");
     for (key, record) in all {
         if let (RecordKey::Subject(subject), Record::Subject { accounts, .. }) = (key, record)
             && subject.as_str() == name

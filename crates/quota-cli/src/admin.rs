@@ -12,11 +12,9 @@ use serde_json::{Value, json};
 
 use crate::operate::label;
 use crate::output::{Output, labels, time};
+use crate::pages::all_pages;
 use crate::units::Units;
 use crate::{Ending, Failure, json as show};
-
-/// Entries that are asked for at once.
-const PAGE: i32 = 1000;
 
 #[derive(Subcommand)]
 pub(crate) enum SubjectCommand {
@@ -195,7 +193,11 @@ pub(crate) async fn subject(
             client.get_subject(request).await?.subject
         }
         SubjectCommand::List { prefix } => {
-            let all = list_subjects(client, prefix).await?;
+            let request = ListSubjectsRequest {
+                subject_prefix: prefix,
+                ..ListSubjectsRequest::default()
+            };
+            let all = all_pages!(client.list_subjects(request).subjects);
             return print_subjects(output, &all, true);
         }
     };
@@ -220,23 +222,6 @@ fn given_or(given: String, live: String) -> String {
     match given.is_empty() {
         true => live,
         false => given,
-    }
-}
-
-async fn list_subjects(client: &Client, prefix: String) -> Result<Vec<Subject>, Failure> {
-    let mut all = Vec::new();
-    let mut request = ListSubjectsRequest {
-        subject_prefix: prefix,
-        page_size: PAGE,
-        page_token: String::new(),
-    };
-    loop {
-        let page = client.list_subjects(request.clone()).await?;
-        all.extend(page.subjects);
-        if page.next_page_token.is_empty() {
-            return Ok(all);
-        }
-        request.page_token = page.next_page_token;
     }
 }
 
@@ -289,11 +274,8 @@ pub(crate) async fn resource(
             client.get_resource(request).await?.resource
         }
         ResourceCommand::List => {
-            let request = ListResourcesRequest {
-                page_size: PAGE,
-                ..ListResourcesRequest::default()
-            };
-            let all = client.list_resources(request).await?.resources;
+            let request = ListResourcesRequest::default();
+            let all = all_pages!(client.list_resources(request).resources);
             return print_resources(output, &all, true);
         }
         ResourceCommand::Delete { key, etag } => {
@@ -460,21 +442,12 @@ pub(crate) async fn list_quotas(
     prefix: &str,
     resource: &str,
 ) -> Result<Vec<Quota>, Failure> {
-    let mut all = Vec::new();
-    let mut request = ListQuotasRequest {
+    let request = ListQuotasRequest {
         subject_prefix: prefix.into(),
         resource: resource.into(),
-        page_size: PAGE,
-        page_token: String::new(),
+        ..ListQuotasRequest::default()
     };
-    loop {
-        let page = client.list_quotas(request.clone()).await?;
-        all.extend(page.quotas);
-        if page.next_page_token.is_empty() {
-            return Ok(all);
-        }
-        request.page_token = page.next_page_token;
-    }
+    Ok(all_pages!(client.list_quotas(request).quotas))
 }
 
 async fn print_quotas(

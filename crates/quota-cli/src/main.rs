@@ -7,6 +7,7 @@ mod admin;
 mod json;
 mod operate;
 mod output;
+mod pages;
 mod replay;
 mod units;
 mod usage;

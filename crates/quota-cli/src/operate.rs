@@ -12,11 +12,9 @@ use quota_client::v1::{
 use serde_json::{Value, json};
 
 use crate::output::{Output, findings, labels, time};
+use crate::pages::all_pages;
 use crate::units::{self, Units};
 use crate::{Ending, Failure, json as show};
-
-/// Entries that are asked for at once.
-const PAGE: i32 = 1000;
 
 #[derive(Args)]
 pub(crate) struct CheckArgs {
@@ -405,22 +403,13 @@ pub(crate) async fn list_allocations(
     resource: &str,
     labels: BTreeMap<String, String>,
 ) -> Result<Vec<Allocation>, Failure> {
-    let mut found = Vec::new();
-    let mut request = ListAllocationsRequest {
+    let request = ListAllocationsRequest {
         subject_prefix: subject.into(),
         resource: resource.into(),
         labels,
-        page_size: PAGE,
-        page_token: String::new(),
+        ..ListAllocationsRequest::default()
     };
-    loop {
-        let page = client.list_allocations(request.clone()).await?;
-        found.extend(page.allocations);
-        if page.next_page_token.is_empty() {
-            return Ok(found);
-        }
-        request.page_token = page.next_page_token;
-    }
+    Ok(all_pages!(client.list_allocations(request).allocations))
 }
 
 pub(crate) async fn verify(client: &Client, output: &Output) -> Result<Ending, Failure> {

@@ -10,10 +10,10 @@ use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
 use crate::output::Output;
+use crate::pages::all_pages;
 use crate::units::Units;
 use crate::{Ending, Failure, json as show};
 
-const PAGE: i32 = 1000;
 const BAR: usize = 20;
 const BRANCH: &str = "├─ ";
 const LAST_BRANCH: &str = "└─ ";
@@ -71,26 +71,13 @@ pub(crate) async fn usage(
     Ok(Ending::Done)
 }
 
-pub(crate) async fn list(
-    client: &Client,
-    subject: &str,
-    resource: &str,
-) -> Result<Vec<SubjectUsage>, Error> {
-    let mut found = Vec::new();
-    let mut request = ListUsageRequest {
+async fn list(client: &Client, subject: &str, resource: &str) -> Result<Vec<SubjectUsage>, Error> {
+    let request = ListUsageRequest {
         subject_prefix: subject.into(),
         resource: resource.into(),
-        page_size: PAGE,
-        page_token: String::new(),
+        ..ListUsageRequest::default()
     };
-    loop {
-        let page = client.list_usage(request.clone()).await?;
-        found.extend(page.usage);
-        if page.next_page_token.is_empty() {
-            return Ok(found);
-        }
-        request.page_token = page.next_page_token;
-    }
+    Ok(all_pages!(client.list_usage(request).usage))
 }
 
 /// Subjects below subjects.

@@ -155,7 +155,10 @@ async fn run(config: Config) -> ExitCode {
     let engine = match Engine::start(opened.parts, config.engine(), opened.clock) {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
-            eprintln!("quota-server: the journal cannot be written: {error}");
+            let room = config.segment_bytes;
+            eprintln!(
+                "quota-server: the journal cannot be written: {error}; a segment takes {room} bytes (segment_bytes)"
+            );
             return ExitCode::from(EXIT_DATA_DIR);
         }
     };

@@ -13,6 +13,7 @@ use quota_core::invariants;
 use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
 use quota_server::engine::{Engine, Fault};
 use quota_store::Rows;
+use quota_store::disk::Disk;
 use quota_tests::worlds::TestStore;
 use tokio::runtime::Runtime;
 
@@ -339,6 +340,46 @@ fn a_stalled_flush() {
         std::thread::yield_now();
     }
     runtime.block_on(engine.execute(consume(2), None)).unwrap();
+}
+
+/// Segments that went by accident are noticed, at either end and altogether, also when the rows went too.
+#[test]
+fn missing_segments_refuse_to_start() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let store = TestStore::new(Bounds::default());
+    let engine = store.start();
+    let mut random = Rng::with_seed(8);
+    let mut model = Model::new();
+    for _ in 0..200 {
+        model.step(&engine, &runtime, &mut random);
+    }
+    drop(engine);
+    let mut names = store.journal.list().unwrap();
+    names.retain(|name| name.ends_with(".seg"));
+    assert!(names.len() > 2, "{names:?}");
+    let rows = store.rows.clone();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (first, last) = (all[0], all[all.len() - 1]);
+    for gone in [&[first][..], &[last], &[all[1]], &all] {
+        for rows_too in [false, true] {
+            let mut store = store.clone();
+            store.journal = store.journal.copy();
+            if rows_too {
+                store.rows = Arc::default();
+                store.bases = Default::default();
+            }
+            for name in gone {
+                store.journal.remove(name).unwrap();
+            }
+            let refused = store.recover().err().map(|error| error.to_string());
+            assert!(refused.is_some(), "without {gone:?}, rows gone: {rows_too}");
+        }
+    }
+    assert!(rows.applied() > 0);
+    model.compare(&store, 0);
 }
 
 /// Damage before the tail refuses to start and says where; it is never a wrong number.

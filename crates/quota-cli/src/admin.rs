@@ -1,5 +1,7 @@
 //! What administrators do: subjects, resources, quotas.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand, ValueEnum};
 use quota_client::Client;
 use quota_client::v1::{
@@ -45,6 +47,9 @@ pub(crate) struct SubjectArgs {
     /// A label; may be repeated. On update they take the place of those that were there.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Take all labels away.
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
     /// Only while this is the current version.
     #[arg(long, default_value = "")]
     etag: String,
@@ -149,8 +154,8 @@ pub(crate) struct SetArgs {
     /// The limit, such as 128cores, 1TiB, 0 or unlimited.
     #[arg(long, value_name = "AMOUNT|unlimited")]
     limit: String,
-    /// Largest amount of one request.
-    #[arg(long, value_name = "AMOUNT")]
+    /// Largest amount of one request; `unlimited` takes the bound away.
+    #[arg(long, value_name = "AMOUNT|unlimited")]
     max_request: Option<String>,
     /// For people.
     #[arg(long)]
@@ -158,6 +163,9 @@ pub(crate) struct SetArgs {
     /// A label; may be repeated. They take the place of those that were there.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
+    /// Take all labels away.
+    #[arg(long, conflicts_with = "labels")]
+    no_labels: bool,
     /// Accept a limit below what is in use, or a lower default.
     #[arg(long)]
     force: bool,
@@ -209,12 +217,21 @@ fn subject_of(args: SubjectArgs, live: Subject) -> Subject {
     Subject {
         name: args.name,
         display_name: args.display_name.unwrap_or(live.display_name),
-        labels: match args.labels.is_empty() {
-            true => live.labels,
-            false => args.labels.into_iter().collect(),
-        },
+        labels: labels_of(args.labels, args.no_labels, live.labels),
         etag: given_or(args.etag, live.etag),
         ..Subject::default()
+    }
+}
+
+fn labels_of(
+    given: Vec<(String, String)>,
+    none: bool,
+    live: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    match (given.is_empty(), none) {
+        (_, true) => BTreeMap::new(),
+        (true, false) => live,
+        (false, false) => given.into_iter().collect(),
     }
 }
 
@@ -363,8 +380,9 @@ pub(crate) async fn quota(
         QuotaCommand::Set(args) => {
             let resource = &args.key.resource;
             let limit = units.limit(resource, &args.limit).await?;
-            let max_request = match &args.max_request {
-                Some(text) => Some(units.amount(resource, text).await?),
+            let max_request = match args.max_request.as_deref() {
+                Some("unlimited") => Some(None),
+                Some(text) => Some(Some(units.amount(resource, text).await?)),
                 None => None,
             };
             let live = live_quota(client, &args.key).await?;
@@ -374,12 +392,9 @@ pub(crate) async fn quota(
                     resource: args.key.resource,
                     quota_id: args.key.id,
                     limit: Some(limit),
-                    max_request: max_request.or(live.max_request),
+                    max_request: max_request.unwrap_or(live.max_request),
                     display_name: args.display_name.unwrap_or(live.display_name),
-                    labels: match args.labels.is_empty() {
-                        true => live.labels,
-                        false => args.labels.into_iter().collect(),
-                    },
+                    labels: labels_of(args.labels, args.no_labels, live.labels),
                     origin: live.origin,
                     etag: given_or(args.etag, live.etag),
                     ..Quota::default()

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use quota_client::Client;
 use quota_client::v1::{
     Allocation, Amount, CheckRequest, ConsumeRequest, Decision, LimitFinding,
     ListAllocationsRequest, ReleaseMatchingRequest, ReleaseRequest, ResizeRequest,
     VerifyInvariantsRequest,
 };
+use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
 use crate::output::{Output, findings, labels, time};
 use crate::pages::all_pages;
 use crate::units::{self, Units};
-use crate::{Ending, Failure, json as show};
+use crate::{Ending, Failure, is_unavailable, json as show};
 
 #[derive(Args)]
 pub(crate) struct CheckArgs {
@@ -128,6 +128,28 @@ pub(crate) struct AllocationsArgs {
     labels: Vec<(String, String)>,
 }
 
+impl OperationArgs {
+    /// The id, made here if none was given, so that it is known when the answer is lost.
+    fn id(&self) -> String {
+        match self.operation_id.is_empty() {
+            true => quota_client::new_operation_id(),
+            false => self.operation_id.clone(),
+        }
+    }
+}
+
+/// Says how to ask again where the answer was lost.
+fn lost(error: Error, operation_id: &str) -> Failure {
+    if !is_unavailable(&error) {
+        return error.into();
+    }
+    let message = format!(
+        "{}; it may have been applied: ask again with the same arguments and --operation-id {operation_id}",
+        error.message
+    );
+    Failure::Call(Error { message, ..error })
+}
+
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
@@ -199,11 +221,12 @@ pub(crate) async fn consume(
     args: ConsumeArgs,
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
+    let id = args.operation.id();
     let request = ConsumeRequest {
         subject: args.what.subject,
         also: args.what.also,
         amounts: amounts(&mut units, &args.what.amounts).await?,
-        operation_id: args.operation.operation_id,
+        operation_id: id.clone(),
         allocation_id: args.allocation.unwrap_or_default(),
         mode: show::mode(args.record),
         labels: args.labels.into_iter().collect(),
@@ -211,7 +234,10 @@ pub(crate) async fn consume(
         purpose: args.purpose,
         ..ConsumeRequest::default()
     };
-    let answer = client.consume(request).await?;
+    let answer = client
+        .consume(request)
+        .await
+        .map_err(|error| lost(error, &id))?;
     let charged = Charged {
         decision: answer.decision(),
         refusals: answer.refusals,
@@ -230,17 +256,21 @@ pub(crate) async fn resize(
     args: ResizeArgs,
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
+    let id = args.operation.id();
     let request = ResizeRequest {
         subject: args.subject,
         allocation_id: args.allocation,
         amounts: amounts(&mut units, &args.amounts).await?,
         mode: show::mode(args.record),
-        operation_id: args.operation.operation_id,
+        operation_id: id.clone(),
         expected_generation: args.generation,
         source: args.operation.source,
         ..ResizeRequest::default()
     };
-    let answer = client.resize(request).await?;
+    let answer = client
+        .resize(request)
+        .await
+        .map_err(|error| lost(error, &id))?;
     let charged = Charged {
         decision: answer.decision(),
         refusals: answer.refusals,
@@ -297,17 +327,21 @@ pub(crate) async fn release(
     args: ReleaseArgs,
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
+    let id = args.operation.id();
     let request = ReleaseRequest {
         subject: args.subject,
         also: args.also,
         allocation_id: args.allocation.unwrap_or_default(),
         amounts: amounts(&mut units, &args.amounts).await?,
-        operation_id: args.operation.operation_id,
+        operation_id: id.clone(),
         expected_generation: args.generation,
         source: args.operation.source,
         ..ReleaseRequest::default()
     };
-    let answer = client.release(request).await?;
+    let answer = client
+        .release(request)
+        .await
+        .map_err(|error| lost(error, &id))?;
     if output.is_json() {
         output.object(&json!({
             "released": show::amounts(&answer.released),
@@ -335,15 +369,19 @@ pub(crate) async fn release_matching(
     let mut released = 0_i64;
     let mut sums: BTreeMap<String, i64> = BTreeMap::new();
     loop {
+        let id = args.operation.id();
         let request = ReleaseMatchingRequest {
             subject: args.subject.clone(),
             labels: labels.clone(),
             page_size: args.page_size,
-            operation_id: args.operation.operation_id.clone(),
+            operation_id: id.clone(),
             source: args.operation.source.clone(),
             operation_age: None,
         };
-        let answer = client.release_matching(request).await?;
+        let answer = client
+            .release_matching(request)
+            .await
+            .map_err(|error| lost(error, &id))?;
         released += i64::from(answer.released);
         for amount in answer.amounts {
             *sums.entry(amount.resource).or_default() += amount.amount;

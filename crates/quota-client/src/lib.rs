@@ -19,6 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 pub use error::{Applied, Error, FieldViolation, refusal_status};
 pub use prost_types::{Duration as ProtoDuration, Timestamp};
 pub use quota_proto::v1;
+pub use retry::new_operation_id;
 use retry::{Attempts, Idempotent};
 
 use v1::admin_service_client::AdminServiceClient;
@@ -179,6 +180,14 @@ impl Client {
             options,
             actor,
         })
+    }
+
+    /// The same connection, without trying again: the caller learns of every lost answer.
+    #[must_use]
+    pub fn without_retries(&self) -> Self {
+        let mut client = self.clone();
+        client.options.retry_for = Duration::ZERO;
+        client
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {

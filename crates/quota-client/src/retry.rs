@@ -86,9 +86,14 @@ impl Attempts {
     }
 }
 
+/// A new operation id, for callers that keep it beyond one call.
+pub fn new_operation_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
 /// Gives a mutation its operation id, before the first attempt.
 pub(crate) fn name(request: &mut impl Idempotent) {
     if request.operation_id().is_empty() {
-        *request.operation_id() = uuid::Uuid::now_v7().to_string();
+        *request.operation_id() = new_operation_id();
     }
 }

@@ -141,6 +141,10 @@ impl Config {
             if matches!(key.as_str(), "endpoint" | "config" | "output") {
                 continue;
             }
+            // What Kubernetes injects for a Service called `quota-server`.
+            if key.starts_with("server_port") || key.starts_with("server_service_") {
+                continue;
+            }
             match text.to_str() {
                 Some(text) => config.try_set(&name, &key, text, &mut wrong),
                 None => wrong.push(format!("{name}: is not UTF-8")),
@@ -214,6 +218,7 @@ impl Config {
         }
         at_least("queue_max", self.queue_max as u64, 1);
         at_least("group_max", self.group_max as u64, 1);
+        at_least("apply_lag_max", self.apply_lag_max as u64, 1 << 20);
         at_least("subjects_max", self.subjects_max as u64, 1);
         at_least("segment_bytes", self.segment_bytes, 1 << 16);
         at_least("message_bytes_max", self.message_bytes_max as u64, 1 << 12);

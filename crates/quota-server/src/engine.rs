@@ -9,7 +9,7 @@ pub mod views;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     options: EngineOptions,
     draining: AtomicBool,
+    /// Calls that await the writer.
+    in_flight: AtomicUsize,
     journal_down: AtomicBool,
     /// When the flush under way began, by the boot-time clock; 0 when there is none.
     flush_began_ns: AtomicI64,
@@ -112,6 +114,7 @@ impl Engine {
             clock,
             options,
             draining: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
             journal_down: AtomicBool::new(false),
             flush_began_ns: AtomicI64::new(0),
             progress: Mutex::default(),
@@ -134,6 +137,7 @@ impl Engine {
         patience: Option<Duration>,
     ) -> Result<Reply, Fault> {
         self.admit()?;
+        let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         // A caller that goes away drops this future, and with it its interest in being decided.
@@ -167,6 +171,7 @@ impl Engine {
         read: impl FnOnce(&Ledger) -> T + Send + 'static,
     ) -> Result<T, Fault> {
         self.admit()?;
+        let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
         let job = move |ledger: Option<&Ledger>| {
             if let Some(ledger) = ledger {
@@ -207,6 +212,11 @@ impl Engine {
     /// Whether the journal cannot be written.
     pub fn is_journal_down(&self) -> bool {
         self.shared.journal_down.load(Ordering::Acquire) || self.is_stalled()
+    }
+
+    /// Whether nobody awaits the writer.
+    pub fn is_idle(&self) -> bool {
+        self.shared.in_flight.load(Ordering::Acquire) == 0
     }
 
     /// How far the applier is behind.
@@ -252,6 +262,22 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.drain();
+    }
+}
+
+/// Counts a call while it awaits the writer.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl<'a> InFlight<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -25,6 +25,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that does not answer a ping for that long is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A shutdown ends when no call has awaited the writer for that long.
+const DRAIN_QUIET: Duration = Duration::from_millis(500);
+const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// Largest answer, in bytes: a page of 1,000 long names.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -94,13 +97,27 @@ pub async fn serve(
         served = &mut serving => served,
         () = async {
             stopping.notified().await;
-            tokio::time::sleep(limits.drain_timeout).await;
+            let answered = answered(&engine);
+            let _ = tokio::time::timeout(limits.drain_timeout, answered).await;
         } => Ok(()),
     };
     follower.abort();
     let draining = tokio::task::spawn_blocking(move || engine.drain());
     let _ = draining.await;
     served
+}
+
+/// Until nobody has awaited the writer for a while, so that the last answers are on their way. Streams that
+/// never end, such as a watched health, do not hold up a shutdown.
+async fn answered(engine: &Engine) {
+    let mut quiet = Duration::ZERO;
+    while quiet < DRAIN_QUIET {
+        tokio::time::sleep(DRAIN_POLL).await;
+        quiet = match engine.is_idle() {
+            true => quiet.saturating_add(DRAIN_POLL),
+            false => Duration::ZERO,
+        };
+    }
 }
 
 /// Health per service, and for the whole under the empty name (C11.3): checks go on without a journal.

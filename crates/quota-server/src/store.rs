@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use quota_core::Ledger;
-use quota_store::Rows;
 use quota_store::applier::{Applier, ApplierOptions};
 use quota_store::data_dir::{DataDir, DataDirError};
 use quota_store::disk::RealDisk;
@@ -12,6 +11,7 @@ use quota_store::journal::{JournalError, SegmentJournal, SegmentOptions};
 pub use quota_store::recovery::Report;
 use quota_store::recovery::{RecoveryError, recover};
 use quota_store::rows::{RowsError, SledRows};
+use quota_store::{Journal, Rows, base};
 use tracing::warn;
 
 use crate::clock::{Clock, SystemClock};
@@ -88,8 +88,8 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
         ..ApplierOptions::default()
     };
     let rows: Arc<dyn Rows> = rows;
-    let size = quota_store::Journal::size_bytes(&journal);
-    let applier = Applier::start(rows, bases, applier_options, size)?;
+    let since_base = bytes_since_base(&journal, &bases)?;
+    let applier = Applier::start(rows, bases, applier_options, since_base)?;
     let ledger = recovered
         .ledger
         .unwrap_or_else(|| Ledger::new(bounds, clock.now()));
@@ -104,6 +104,16 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
         report: recovered.report,
         directory,
     })
+}
+
+/// About how many bytes of the journal came after the newest base.
+fn bytes_since_base(journal: &SegmentJournal, bases: &RealDisk) -> io::Result<u64> {
+    let (first, next) = (journal.first_sequence(), journal.next_sequence());
+    let based = base::list(bases)?.last().map_or(0, |base| base.sequence);
+    let since = next.saturating_sub(based.saturating_add(1).max(first));
+    let share = u128::from(journal.size_bytes()) * u128::from(since);
+    let bytes = share / u128::from(next.saturating_sub(first).max(1));
+    Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 /// Rows that cannot be opened are removed: recovery rebuilds them.

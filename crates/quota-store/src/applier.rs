@@ -81,6 +81,8 @@ struct State {
     through: u64,
     since_base: u64,
     stop: bool,
+    writing_base: bool,
+    base_thread: Option<JoinHandle<()>>,
     progress: Progress,
 }
 
@@ -180,6 +182,10 @@ impl Drop for Applier {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let base = self.shared.state.lock().base_thread.take();
+        if let Some(thread) = base {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -229,7 +235,7 @@ fn size(key: &[u8], value: &Option<Vec<u8>>) -> usize {
 }
 
 impl Shared {
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         loop {
             let stopping = self.wait();
             self.round();
@@ -290,21 +296,34 @@ impl Shared {
         self.moved.notify_all();
     }
 
-    fn base_if_due(&self) {
-        let (since, last) = {
-            let state = self.state.lock();
-            if state.progress.failed.is_some() {
-                return;
-            }
-            let last = state.progress.bases.last().map_or(0, |base| base.bytes);
-            (state.since_base, last)
-        };
-        if since < self.options.base_bytes.max(last.saturating_mul(2)) {
+    /// Bases are written by a thread of their own: rounds go on meanwhile, and images after the applied
+    /// position at its beginning repair what its scan meets half-way.
+    fn base_if_due(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let last = state.progress.bases.last().map_or(0, |base| base.bytes);
+        let due = self.options.base_bytes.max(last.saturating_mul(2));
+        if state.progress.failed.is_some() || state.writing_base || state.since_base < due {
             return;
         }
-        let written = base::write(&*self.disk, self.options.store_id, &*self.rows);
+        let shared = self.clone();
+        let started = thread::Builder::new()
+            .name("quota-base".into())
+            .spawn(move || shared.write_base());
+        match started {
+            Ok(thread) => {
+                state.writing_base = true;
+                state.base_thread = Some(thread);
+            }
+            Err(error) => state.progress.base_failed = Some(error.to_string()),
+        }
+    }
+
+    fn write_base(&self) {
+        let stopping = || self.state.lock().stop;
+        let written = base::write(&*self.disk, self.options.store_id, &*self.rows, &stopping);
         let bases = base::list(&*self.disk);
         let mut state = self.state.lock();
+        state.writing_base = false;
         // After a failure too: the next try comes when as much has happened again.
         state.since_base = 0;
         match (written, bases) {

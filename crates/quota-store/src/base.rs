@@ -60,12 +60,23 @@ pub fn list(disk: &dyn Disk) -> io::Result<Vec<Base>> {
     Ok(bases)
 }
 
-/// Writes a base, reads it back, and removes all but the [`KEPT`] newest.
-pub fn write(disk: &dyn Disk, store_id: [u8; 16], rows: &dyn Rows) -> Result<Base, BaseError> {
+/// Writes a base, reads it back, and removes all but the [`KEPT`] newest. Gives up when `stopping`.
+pub fn write(
+    disk: &dyn Disk,
+    store_id: [u8; 16],
+    rows: &dyn Rows,
+    stopping: &dyn Fn() -> bool,
+) -> Result<Base, BaseError> {
     let sequence = rows.applied();
     let name = name(sequence);
     let unfinished = format!("{name}{UNFINISHED}");
-    let written = write_whole(disk, store_id, rows, sequence, &unfinished, &name);
+    if let Some(same) = list(disk)?
+        .into_iter()
+        .find(|base| base.sequence == sequence)
+    {
+        return Ok(same);
+    }
+    let written = write_whole(disk, store_id, rows, sequence, &unfinished, &name, stopping);
     if written.is_err() {
         // Half a base must neither fill the disk nor be counted.
         let _ = disk.remove(&unfinished);
@@ -97,11 +108,16 @@ fn write_whole(
     sequence: u64,
     unfinished: &str,
     name: &str,
+    stopping: &dyn Fn() -> bool,
 ) -> Result<u64, BaseError> {
     let mut writer = Writer::begin(disk.create(unfinished, 0)?, store_id, sequence);
     let mut failed = None;
     rows.scan(&[], &mut |row| {
-        writer.row(&row).map_err(|error| {
+        let written = match stopping() {
+            true => Err(io::Error::other("the applier is stopping")),
+            false => writer.row(&row),
+        };
+        written.map_err(|error| {
             let text = RowsError(error.to_string());
             failed = Some(error);
             text

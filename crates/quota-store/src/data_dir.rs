@@ -174,7 +174,7 @@ fn is_fresh(path: &Path) -> io::Result<bool> {
         let name = entry?.file_name();
         let part = PARTS.iter().any(|part| name == *part);
         let empty = || fs::read_dir(path.join(&name)).is_ok_and(|mut all| all.next().is_none());
-        if name != LOCK && name != "STORE.tmp" && !(part && empty()) {
+        if name != "lost+found" && name != LOCK && name != "STORE.tmp" && !(part && empty()) {
             return Ok(false);
         }
     }

@@ -1,9 +1,9 @@
 //! The journal: batches in order, each durable before it is acknowledged (C11.1).
 
+mod extent;
 mod frame;
 mod memory;
 mod segments;
-mod trimmed;
 
 use std::io;
 

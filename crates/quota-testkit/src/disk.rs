@@ -71,6 +71,19 @@ impl TestDisk {
         self.0.state.lock().calls_left = Some(calls);
     }
 
+    /// Another disk with the same content, all of it durable.
+    pub fn copy(&self) -> Self {
+        let state = self.0.state.lock();
+        let copy = Self::default();
+        {
+            let mut new = copy.0.state.lock();
+            new.files = state.files.clone();
+            new.names = state.names.clone();
+            new.durable_names = state.names.clone();
+        }
+        copy
+    }
+
     /// The next syncs fail, and take what they failed to write for written.
     pub fn fail_syncs(&self, count: u64) {
         self.0.state.lock().failing_syncs = count;

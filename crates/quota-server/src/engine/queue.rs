@@ -121,6 +121,11 @@ impl Queue {
         Taken::Items(state.items.drain(..count).collect())
     }
 
+    /// Whether it takes no more items.
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Takes no more items.
     pub fn close(&self) {
         self.state.lock().closed = true;

@@ -282,7 +282,7 @@ impl Writer {
         }
         self.behind = true;
         self.applier.wait_until_caught_up(LAG_WAIT);
-        while self.applier.is_far_behind() {
+        while self.applier.is_far_behind() && !self.shared.queue.is_closed() {
             self.applier.wait_until_caught_up(IDLE);
         }
     }

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use super::extent::{self, Extent};
 use super::frame::{self, Hash};
-use super::trimmed;
 use super::{AppendError, BODY_BYTES_MAX, Journal, JournalError, Reader, SEGMENT_BYTES_MAX};
 use crate::disk::{Disk, DiskFile, read_whole};
 
@@ -39,6 +39,8 @@ pub struct SegmentJournal {
     active: Option<Active>,
     next: u64,
     previous: Hash,
+    /// Batches before this one may be gone.
+    first: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -77,29 +79,17 @@ impl SegmentJournal {
             active: None,
             next: 1,
             previous: [0; 32],
+            first: 1,
         };
         for name in journal.sorted_names()? {
             let segment = journal.read_header(&name)?;
             journal.segments.push_back(segment);
         }
-        let trimmed = trimmed::read(&*journal.disk).map_err(|error| JournalError::Io {
-            file: "trimmed".into(),
-            error,
-        })?;
         if let Some(oldest) = journal.segments.front() {
             journal.next = oldest.first;
             journal.previous = oldest.previous;
         }
-        if journal.next > trimmed || (journal.segments.is_empty() && trimmed > 1) {
-            return Err(JournalError::Damaged {
-                file: journal
-                    .segments
-                    .front()
-                    .map_or("the journal".into(), Segment::name),
-                offset: 0,
-                what: format!("segments are missing: batches from {trimmed} on were not trimmed"),
-            });
-        }
+        journal.check_extent()?;
         let tail = journal.walk()?;
         journal.settle(tail)?;
         Ok(journal)
@@ -117,6 +107,35 @@ impl SegmentJournal {
         names.retain(|name| name.ends_with(ENDING));
         names.sort();
         Ok(names)
+    }
+
+    /// Segments that went by accident are noticed.
+    fn check_extent(&mut self) -> Result<(), JournalError> {
+        let read = extent::read(&*self.disk).map_err(|error| JournalError::Io {
+            file: "extent".into(),
+            error,
+        })?;
+        let Some(extent) = read else {
+            return Ok(());
+        };
+        self.first = extent.first;
+        let missing = |what: String| JournalError::Damaged {
+            file: "the journal".into(),
+            offset: 0,
+            what,
+        };
+        let newest = self.segments.back().map_or(0, |newest| newest.ordinal);
+        if newest < extent.newest {
+            let name = segment_name(extent.newest);
+            return Err(missing(format!("its segment {name} is missing")));
+        }
+        if self.next > extent.first {
+            let (first, next) = (extent.first, self.next);
+            return Err(missing(format!(
+                "batches {first} to before {next} are missing"
+            )));
+        }
+        Ok(())
     }
 
     fn read_header(&self, name: &str) -> Result<Segment, JournalError> {
@@ -334,6 +353,15 @@ impl SegmentJournal {
             offset,
             bytes,
         });
+        // The segment counts with or without it; what fails here is only noticed less.
+        let first = self.first;
+        let _ = extent::write(
+            &*self.disk,
+            Extent {
+                first,
+                newest: ordinal,
+            },
+        );
         Ok(())
     }
 
@@ -354,8 +382,10 @@ impl SegmentJournal {
 
     /// Removes the oldest segment; known as long as that is not certain. Synced one by one: a gap in the
     /// middle would be taken for damage.
-    fn remove_oldest(&self, name: &str, first: u64) -> io::Result<()> {
-        trimmed::write(&*self.disk, first)?;
+    fn remove_oldest(&mut self, name: &str, first: u64) -> io::Result<()> {
+        let newest = self.segments.back().map_or(0, |newest| newest.ordinal);
+        extent::write(&*self.disk, Extent { first, newest })?;
+        self.first = first;
         match self.disk.remove(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -3,7 +3,7 @@
 //! - `flush()` ends in `sync_file_range`: the database file is fdatasynced after it, by us.
 //! - Values above a page go to blob files that are never synced: bigger ones are split.
 //! - A kill while the start-up snapshot is written leaves a file that is later taken for damage: removed.
-//! - It can panic on I/O errors: every call is contained.
+//! - It can panic on I/O errors: every call is contained. After one it fails for ever: it is opened again.
 //! - After damage it may go on with older values: the applied position stands in a file of its own as well,
 //!   and rows that do not reach it are rebuilt.
 
@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use super::{Row, RowChange, Rows, RowsError};
 
@@ -26,7 +28,8 @@ const APPLIED_MAGIC: [u8; 8] = *b"QUOTAPPL";
 
 /// Rows in a directory.
 pub struct SledRows {
-    db: sled::Db,
+    /// Absent after a failure, until the next write opens it again.
+    db: RwLock<Option<sled::Db>>,
     directory: PathBuf,
     applied: AtomicU64,
 }
@@ -36,66 +39,101 @@ impl SledRows {
     /// caller then removes the directory and rebuilds.
     pub fn open(directory: &Path) -> Result<Self, RowsError> {
         contained(|| {
-            let data = directory.join("sled");
-            fs::create_dir_all(&data)?;
-            for entry in fs::read_dir(&data)? {
-                let path = entry?.path();
-                if path
-                    .extension()
-                    .is_some_and(|ending| ending == "generating")
-                {
-                    fs::remove_file(path)?;
-                }
-            }
-            let db = sled::Config::default()
-                .path(&data)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .open()?;
-            let written = match db.get(APPLIED_KEY)? {
-                Some(bytes) => number(&bytes).unwrap_or(0),
-                None => 0,
-            };
-            let synced = read_applied(&directory.join(APPLIED_FILE))?;
-            if written < synced {
-                return Err(RowsError(format!(
-                    "they end at batch {written} and were synced up to {synced}"
-                )));
-            }
+            let (db, applied) = open_db(directory)?;
             Ok(Self {
-                db,
+                db: RwLock::new(Some(db)),
                 directory: directory.to_owned(),
-                applied: AtomicU64::new(synced),
+                applied: AtomicU64::new(applied),
             })
         })
     }
 
-    fn write(&self, change: &RowChange) -> Result<(), RowsError> {
-        let parts: Vec<&[u8]> = match &change.value {
-            Some(value) if value.is_empty() => vec![&[]],
-            Some(value) => value.chunks(PART_BYTES).collect(),
-            None => Vec::new(),
-        };
-        let count = u16::try_from(parts.len())
-            .map_err(|_| RowsError("a row of more than 65,535 parts".into()))?;
-        let mut before = None;
-        for (at, part) in (0_u16..).zip(&parts) {
-            let mut value = Vec::with_capacity(part.len().saturating_add(10));
-            value.extend_from_slice(&change.sequence.to_le_bytes());
-            value.extend_from_slice(&count.to_le_bytes());
-            value.extend_from_slice(part);
-            let old = self.db.insert(part_key(&change.key, at), value)?;
-            before = before.or(old.as_deref().and_then(part_count));
-        }
-        if count == 0 {
-            let old = self.db.remove(&change.key)?;
-            before = old.as_deref().and_then(part_count);
-        }
-        for stale in count.max(1)..before.unwrap_or(0) {
-            self.db.remove(part_key(&change.key, stale))?;
+    /// Opens the database again where a failure closed it.
+    fn reopen(&self) -> Result<(), RowsError> {
+        let mut place = self.db.write();
+        if place.is_none() {
+            let (db, _) = open_db(&self.directory)?;
+            *place = Some(db);
         }
         Ok(())
     }
+
+    /// Works on the open database; a failure closes it.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&sled::Db) -> Result<T, RowsError>,
+    ) -> Result<T, RowsError> {
+        let done = contained(|| match &*self.db.read() {
+            Some(db) => work(db),
+            None => Err(RowsError("the row store is closed after a failure".into())),
+        });
+        if done.is_err() {
+            let closed = self.db.write().take();
+            let _ = contained(|| {
+                drop(closed);
+                Ok(())
+            });
+        }
+        done
+    }
+}
+
+/// Opens the database of a directory; answers it and the applied position.
+fn open_db(directory: &Path) -> Result<(sled::Db, u64), RowsError> {
+    let data = directory.join("sled");
+    fs::create_dir_all(&data)?;
+    for entry in fs::read_dir(&data)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "generating")
+        {
+            fs::remove_file(path)?;
+        }
+    }
+    let db = sled::Config::default()
+        .path(&data)
+        .cache_capacity(CACHE_BYTES)
+        .flush_every_ms(None)
+        .open()?;
+    let written = match db.get(APPLIED_KEY)? {
+        Some(bytes) => number(&bytes).unwrap_or(0),
+        None => 0,
+    };
+    let synced = read_applied(&directory.join(APPLIED_FILE))?;
+    if written < synced {
+        return Err(RowsError(format!(
+            "they end at batch {written} and were synced up to {synced}"
+        )));
+    }
+    Ok((db, synced))
+}
+
+fn write_row(db: &sled::Db, change: &RowChange) -> Result<(), RowsError> {
+    let parts: Vec<&[u8]> = match &change.value {
+        Some(value) if value.is_empty() => vec![&[]],
+        Some(value) => value.chunks(PART_BYTES).collect(),
+        None => Vec::new(),
+    };
+    let count = u16::try_from(parts.len())
+        .map_err(|_| RowsError("a row of more than 65,535 parts".into()))?;
+    let mut before = None;
+    for (at, part) in (0_u16..).zip(&parts) {
+        let mut value = Vec::with_capacity(part.len().saturating_add(10));
+        value.extend_from_slice(&change.sequence.to_le_bytes());
+        value.extend_from_slice(&count.to_le_bytes());
+        value.extend_from_slice(part);
+        let old = db.insert(part_key(&change.key, at), value)?;
+        before = before.or(old.as_deref().and_then(part_count));
+    }
+    if count == 0 {
+        let old = db.remove(&change.key)?;
+        before = old.as_deref().and_then(part_count);
+    }
+    for stale in count.max(1)..before.unwrap_or(0) {
+        db.remove(part_key(&change.key, stale))?;
+    }
+    Ok(())
 }
 
 impl Rows for SledRows {
@@ -104,12 +142,13 @@ impl Rows for SledRows {
     }
 
     fn put(&self, changes: &[RowChange], applied: u64) -> Result<(), RowsError> {
-        contained(|| {
+        contained(|| self.reopen())?;
+        self.with(|db| {
             for change in changes {
-                self.write(change)?;
+                write_row(db, change)?;
             }
-            self.db.insert(APPLIED_KEY, &applied.to_le_bytes())?;
-            self.db.flush()?;
+            db.insert(APPLIED_KEY, &applied.to_le_bytes())?;
+            db.flush()?;
             File::open(self.directory.join("sled").join("db"))?.sync_data()?;
             write_applied(&self.directory, applied)?;
             self.applied.store(applied, Ordering::Release);
@@ -118,13 +157,13 @@ impl Rows for SledRows {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Row>, RowsError> {
-        contained(|| {
-            let Some(first) = self.db.get(key)? else {
+        self.with(|db| {
+            let Some(first) = db.get(key)? else {
                 return Ok(None);
             };
             let mut whole = Assembly::begin(key, &first)?;
             for at in 1..whole.parts {
-                let part = self.db.get(part_key(key, at))?;
+                let part = db.get(part_key(key, at))?;
                 let part = part.ok_or_else(|| whole.torn())?;
                 whole.add(&part)?;
             }
@@ -137,9 +176,15 @@ impl Rows for SledRows {
         prefix: &[u8],
         each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
     ) -> Result<(), RowsError> {
-        contained(|| {
+        // Whoever looks may stop for a reason of its own; that is no failure of the rows.
+        let mut stopped = None;
+        self.with(|db| {
+            let mut show = |whole: Assembly| -> Result<bool, RowsError> {
+                stopped = each(whole.finish()?).err();
+                Ok(stopped.is_none())
+            };
             let mut open: Option<Assembly> = None;
-            for entry in self.db.scan_prefix(prefix) {
+            for entry in db.scan_prefix(prefix) {
                 let (key, value) = entry?;
                 if *key == *APPLIED_KEY {
                     continue;
@@ -147,26 +192,30 @@ impl Rows for SledRows {
                 match &mut open {
                     Some(whole) if key.contains(&PART_MARK) => whole.add(&value)?,
                     _ => {
-                        if let Some(whole) = open.take() {
-                            each(whole.finish()?)?;
+                        if let Some(whole) = open.take()
+                            && !show(whole)?
+                        {
+                            return Ok(());
                         }
                         open = Some(Assembly::begin(&key, &value)?);
                     }
                 }
             }
-            match open {
-                Some(whole) => each(whole.finish()?),
-                None => Ok(()),
+            if let Some(whole) = open {
+                show(whole)?;
             }
-        })
+            Ok(())
+        })?;
+        stopped.map_or(Ok(()), Err)
     }
 
     fn clear(&self) -> Result<(), RowsError> {
-        contained(|| {
+        contained(|| self.reopen())?;
+        self.with(|db| {
             self.applied.store(0, Ordering::Release);
             write_applied(&self.directory, 0)?;
-            self.db.clear()?;
-            self.db.flush()?;
+            db.clear()?;
+            db.flush()?;
             Ok(())
         })
     }

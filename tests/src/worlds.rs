@@ -132,7 +132,8 @@ impl EngineWorld {
     }
 }
 
-fn runtime() -> Runtime {
+/// A runtime for a test that asks an engine.
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

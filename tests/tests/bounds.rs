@@ -11,16 +11,7 @@ use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
 use quota_core::quota::{Origin, Target};
 use quota_core::rejection::Rejection;
 use quota_server::engine::{Engine, Fault};
-use quota_tests::worlds::TestStore;
-use tokio::runtime::Runtime;
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap()
-}
+use quota_tests::worlds::{TestStore, runtime};
 
 fn command(id: &str, age: Option<Duration>, action: Action) -> Command {
     Command {

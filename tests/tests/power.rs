@@ -14,7 +14,7 @@ use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
 use quota_server::engine::{Engine, Fault};
 use quota_store::Rows;
 use quota_store::disk::Disk;
-use quota_tests::worlds::TestStore;
+use quota_tests::worlds::{TestStore, runtime};
 use tokio::runtime::Runtime;
 
 const LOSSES: u64 = 2000;
@@ -149,10 +149,7 @@ impl Model {
 
 #[test]
 fn two_thousand_losses_of_unsynced_blocks() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let mut random = Rng::with_seed(11);
     let mut losses = 0;
     let mut with_unknown = 0;
@@ -208,10 +205,7 @@ fn two_thousand_losses_of_unsynced_blocks() {
 /// failed operation is there in the end, and its retry gets the first answer.
 #[test]
 fn a_failed_flush_is_written_again_before_anything_later() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let store = TestStore::new(Bounds::default());
     let engine = store.start();
     let consume = |number: u64| {
@@ -272,10 +266,7 @@ fn a_failed_flush_is_written_again_before_anything_later() {
 /// A full disk refuses writes, checks go on, and writes go on when there is room again.
 #[test]
 fn a_full_disk() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let store = TestStore::new(Bounds::default());
     let engine = store.start();
     let mut random = Rng::with_seed(3);
@@ -300,11 +291,7 @@ fn a_full_disk() {
 /// C11.3: a flush that hangs is noticed from outside the writer; what hangs is answered when it is durable.
 #[test]
 fn a_stalled_flush() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let store = TestStore::new(Bounds::default());
     let engine = Arc::new(store.start());
     let consume = |number: u64| {
@@ -345,10 +332,7 @@ fn a_stalled_flush() {
 /// Segments that went by accident are noticed, at either end and altogether, also when the rows went too.
 #[test]
 fn missing_segments_refuse_to_start() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let store = TestStore::new(Bounds::default());
     let engine = store.start();
     let mut random = Rng::with_seed(8);
@@ -385,10 +369,7 @@ fn missing_segments_refuse_to_start() {
 /// Damage before the tail refuses to start and says where; it is never a wrong number.
 #[test]
 fn flipped_bits_refuse_to_start() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let store = TestStore::new(Bounds::default());
     let engine = store.start();
     let mut random = Rng::with_seed(5);

@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
@@ -22,6 +23,9 @@ const CACHE_BYTES: u64 = 64 << 20;
 const PART_BYTES: usize = 8 << 10;
 /// Stands between a key and the number of a further part; no key has it.
 const PART_MARK: u8 = 0;
+/// How long a lock that is about to go is waited for: five seconds in all.
+const LOCK_TRIES: u32 = 200;
+const LOCK_WAIT: Duration = Duration::from_millis(25);
 const APPLIED_KEY: &[u8] = b"\x01applied";
 const APPLIED_FILE: &str = "applied";
 const APPLIED_MAGIC: [u8; 8] = *b"QUOTAPPL";
@@ -78,6 +82,19 @@ impl SledRows {
     }
 }
 
+/// sled's own threads may hold its lock for a moment after its last handle was dropped.
+fn open_unlocked(config: &sled::Config) -> Result<sled::Db, RowsError> {
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(error) if error.to_string().contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            other => return Ok(other?),
+        }
+    }
+    Ok(config.open()?)
+}
+
 /// Opens the database of a directory; answers it and the applied position.
 fn open_db(directory: &Path) -> Result<(sled::Db, u64), RowsError> {
     let data = directory.join("sled");
@@ -91,11 +108,11 @@ fn open_db(directory: &Path) -> Result<(sled::Db, u64), RowsError> {
             fs::remove_file(path)?;
         }
     }
-    let db = sled::Config::default()
+    let config = sled::Config::default()
         .path(&data)
         .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .open()?;
+        .flush_every_ms(None);
+    let db = open_unlocked(&config)?;
     let written = match db.get(APPLIED_KEY)? {
         Some(bytes) => number(&bytes).unwrap_or(0),
         None => 0,

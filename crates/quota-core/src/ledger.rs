@@ -446,11 +446,6 @@ impl Ledger {
         )
     }
 
-    /// The completely remembered instant of a first pair.
-    pub fn remembered_since(&self, lane: &str) -> Timestamp {
-        self.memory.since(lane)
-    }
-
     /// The state that an evaluation of these names sees; `subject` is the one that a request names first.
     pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str]) -> Scene<'a> {
         let lines = names.iter().map(|name| (*name, self.subjects.get(*name)));

@@ -130,11 +130,6 @@ impl SubjectName {
     pub fn is_within(&self, prefix: &str) -> bool {
         is_within(&self.0, prefix)
     }
-
-    /// Number of pairs; 0 for the root.
-    pub fn depth(&self) -> usize {
-        self.lineage().count().saturating_sub(1)
-    }
 }
 
 /// The first pair of a well-formed name or pattern.

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use quota_testkit::bare::BareLedger;
-use quota_testkit::script::{Script, check};
-use quota_tests::worlds::{EngineWorld, GrpcWorld};
+use quota_testkit::script::{Script, World, check};
+use quota_tests::grpc::GrpcWorld;
+use quota_tests::worlds::EngineWorld;
 
 fn scripts() -> Vec<Script> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
@@ -23,27 +24,26 @@ fn scripts() -> Vec<Script> {
     paths.iter().map(script).collect()
 }
 
+/// Runs every script in worlds of its own and reports all lines that answer otherwise.
+fn check_all<W: World>(world: impl Fn(&Script) -> W, between: impl Fn(&mut W)) {
+    let wrong: Vec<String> = scripts()
+        .iter()
+        .flat_map(|script| check(script, &mut world(script), &between))
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn on_a_bare_ledger() {
-    for script in scripts() {
-        check(&script, &mut BareLedger::new(&script), |_| {});
-    }
+    check_all(BareLedger::new, |_| {});
 }
 
 #[test]
 fn on_engine_and_store_with_the_power_going_between_any_two_lines() {
-    for script in scripts() {
-        check(
-            &script,
-            &mut EngineWorld::new(&script),
-            EngineWorld::restart,
-        );
-    }
+    check_all(EngineWorld::new, EngineWorld::restart);
 }
 
 #[test]
 fn over_grpc() {
-    for script in scripts() {
-        check(&script, &mut GrpcWorld::new(&script), |_| {});
-    }
+    check_all(GrpcWorld::new, |_| {});
 }

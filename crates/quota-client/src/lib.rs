@@ -25,6 +25,7 @@ use retry::{Attempts, Idempotent};
 use v1::admin_service_client::AdminServiceClient;
 use v1::check_service_client::CheckServiceClient;
 use v1::consume_service_client::ConsumeServiceClient;
+use v1::reserve_service_client::ReserveServiceClient;
 
 /// Where a server is by default.
 pub const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:50051";
@@ -98,7 +99,7 @@ macro_rules! calls {
             )*
         }
     };
-    (@name mutation, $request:ident) => { retry::name(&mut $request) };
+    (@name mutation, $request:ident) => { $request.name() };
     (@name read, $request:ident) => { let _ = &mut $request; };
     (@age mutation, $request:ident, $attempts:ident) => { $request.set_age($attempts.age()) };
     (@age read, $request:ident, $attempts:ident) => {};
@@ -107,14 +108,32 @@ macro_rules! calls {
 calls! {
     /// What a Consume would answer now. It promises nothing.
     CheckServiceClient.check(CheckRequest) -> CheckResponse, read;
+    /// Several Checks, each for itself.
+    CheckServiceClient.batch_check(BatchCheckRequest) -> BatchCheckResponse, read;
     /// Checks and charges in one step.
     ConsumeServiceClient.consume(ConsumeRequest) -> ConsumeResponse, mutation;
     /// Gives back all or part of an allocation.
     ConsumeServiceClient.release(ReleaseRequest) -> ReleaseResponse, mutation;
     /// Sets new absolute amounts of an allocation.
     ConsumeServiceClient.resize(ResizeRequest) -> ResizeResponse, mutation;
+    /// Several steps in their order. Those without an operation id get one before the first attempt.
+    ConsumeServiceClient.batch(BatchRequest) -> BatchResponse, mutation;
+    /// Gives CONCURRENCY allocations more time.
+    ConsumeServiceClient.renew_allocations(RenewAllocationsRequest) -> RenewAllocationsResponse, mutation;
     /// Releases whole allocations by label.
     ConsumeServiceClient.release_matching(ReleaseMatchingRequest) -> ReleaseMatchingResponse, mutation;
+    /// Holds for a time.
+    ReserveServiceClient.reserve(ReserveRequest) -> ReserveResponse, mutation;
+    /// Turns a hold into use.
+    ReserveServiceClient.commit_hold(CommitHoldRequest) -> CommitHoldResponse, mutation;
+    /// Gives a hold more time.
+    ReserveServiceClient.renew_hold(RenewHoldRequest) -> RenewHoldResponse, mutation;
+    /// Gives a hold up.
+    ReserveServiceClient.cancel_hold(CancelHoldRequest) -> CancelHoldResponse, mutation;
+    /// Reads a hold.
+    ReserveServiceClient.get_hold(GetHoldRequest) -> GetHoldResponse, read;
+    /// Lists holds.
+    ReserveServiceClient.list_holds(ListHoldsRequest) -> ListHoldsResponse, read;
     /// Creates a subject.
     AdminServiceClient.create_subject(CreateSubjectRequest) -> CreateSubjectResponse, mutation;
     /// Reads a subject.
@@ -123,6 +142,8 @@ calls! {
     AdminServiceClient.list_subjects(ListSubjectsRequest) -> ListSubjectsResponse, read;
     /// Replaces what may change of a subject.
     AdminServiceClient.update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse, mutation;
+    /// Deletes a subject with all below it.
+    AdminServiceClient.delete_subject(DeleteSubjectRequest) -> DeleteSubjectResponse, mutation;
     /// Creates a resource.
     AdminServiceClient.create_resource(CreateResourceRequest) -> CreateResourceResponse, mutation;
     /// Reads a resource.
@@ -143,6 +164,14 @@ calls! {
     AdminServiceClient.update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse, mutation;
     /// Deletes a quota.
     AdminServiceClient.delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse, mutation;
+    /// Replaces quotas, all of them or none.
+    AdminServiceClient.batch_update_quotas(BatchUpdateQuotasRequest) -> BatchUpdateQuotasResponse, mutation;
+    /// Explains which quotas bound a resource of a subject.
+    AdminServiceClient.explain_quota(ExplainQuotaRequest) -> ExplainQuotaResponse, read;
+    /// Sets counts or buckets to zero.
+    AdminServiceClient.reset_usage(ResetUsageRequest) -> ResetUsageResponse, mutation;
+    /// Changes what was counted.
+    AdminServiceClient.correct_usage(CorrectUsageRequest) -> CorrectUsageResponse, mutation;
     /// Reads the accounts of a subject.
     AdminServiceClient.get_usage(GetUsageRequest) -> GetUsageResponse, read;
     /// Lists accounts.
@@ -153,6 +182,10 @@ calls! {
     AdminServiceClient.list_allocations(ListAllocationsRequest) -> ListAllocationsResponse, read;
     /// Recomputes every account and compares.
     AdminServiceClient.verify_invariants(VerifyInvariantsRequest) -> VerifyInvariantsResponse, read;
+    /// Accepts a step of the wall clock.
+    AdminServiceClient.accept_clock(AcceptClockRequest) -> AcceptClockResponse, mutation;
+    /// Says what runs there, and how it is.
+    AdminServiceClient.get_server_info(GetServerInfoRequest) -> GetServerInfoResponse, read;
 }
 
 impl Client {

@@ -10,47 +10,89 @@ use crate::Error;
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// A request that bears an operation id.
+/// A request that bears the ids of its operations.
 pub(crate) trait Idempotent: Clone {
-    /// The id.
-    fn operation_id(&mut self) -> &mut String;
-    /// Says how long ago the operation was first tried, where the request can say it.
+    /// Gives every operation without an id one, before the first attempt.
+    fn name(&mut self);
+    /// Says how long ago the operations were first tried, where the request can say it.
     fn set_age(&mut self, age: Duration);
+}
+
+fn name(operation_id: &mut String) {
+    if operation_id.is_empty() {
+        *operation_id = new_operation_id();
+    }
+}
+
+/// What was stated before, and the time since.
+fn older(stated: Option<prost_types::Duration>, age: Duration) -> Option<prost_types::Duration> {
+    let stated = stated.and_then(|age| Duration::try_from(age).ok());
+    let age = stated.unwrap_or_default().saturating_add(age);
+    prost_types::Duration::try_from(age).ok()
 }
 
 /// Requests that can say how old they are.
 macro_rules! aged {
     ($($request:ident)*) => {$(
         impl Idempotent for v1::$request {
-            fn operation_id(&mut self) -> &mut String {
-                &mut self.operation_id
+            fn name(&mut self) {
+                name(&mut self.operation_id);
             }
             fn set_age(&mut self, age: Duration) {
-                let stated = self.operation_age.and_then(|age| Duration::try_from(age).ok());
-                let age = stated.unwrap_or_default().saturating_add(age);
-                self.operation_age = prost_types::Duration::try_from(age).ok();
+                self.operation_age = older(self.operation_age, age);
             }
         }
     )*};
 }
-aged!(ConsumeRequest ReleaseRequest ResizeRequest ReleaseMatchingRequest);
+aged!(
+    ConsumeRequest ReleaseRequest ResizeRequest ReleaseMatchingRequest RenewAllocationsRequest
+    LinkedGroup ReserveRequest CommitHoldRequest RenewHoldRequest CancelHoldRequest
+);
 
 /// Requests that cannot: administrators try again within seconds.
 macro_rules! ageless {
     ($($request:ident)*) => {$(
         impl Idempotent for v1::$request {
-            fn operation_id(&mut self) -> &mut String {
-                &mut self.operation_id
+            fn name(&mut self) {
+                name(&mut self.operation_id);
             }
             fn set_age(&mut self, _: Duration) {}
         }
     )*};
 }
 ageless!(
-    CreateSubjectRequest UpdateSubjectRequest
+    CreateSubjectRequest UpdateSubjectRequest DeleteSubjectRequest
     CreateResourceRequest UpdateResourceRequest DeleteResourceRequest
-    CreateQuotaRequest UpdateQuotaRequest DeleteQuotaRequest
+    CreateQuotaRequest UpdateQuotaRequest DeleteQuotaRequest BatchUpdateQuotasRequest
+    ResetUsageRequest CorrectUsageRequest AcceptClockRequest
 );
+
+/// Every item is an operation of its own.
+impl Idempotent for v1::BatchRequest {
+    fn name(&mut self) {
+        use v1::batch_item::Item;
+        for item in self.items.iter_mut().filter_map(|item| item.item.as_mut()) {
+            match item {
+                Item::Consume(request) => request.name(),
+                Item::Release(request) => request.name(),
+                Item::Resize(request) => request.name(),
+                Item::Linked(group) => group.name(),
+            }
+        }
+    }
+
+    fn set_age(&mut self, age: Duration) {
+        use v1::batch_item::Item;
+        for item in self.items.iter_mut().filter_map(|item| item.item.as_mut()) {
+            match item {
+                Item::Consume(request) => request.set_age(age),
+                Item::Release(request) => request.set_age(age),
+                Item::Resize(request) => request.set_age(age),
+                Item::Linked(group) => group.set_age(age),
+            }
+        }
+    }
+}
 
 /// The attempts at one call. It only counts; the caller calls.
 pub(crate) struct Attempts {
@@ -89,11 +131,4 @@ impl Attempts {
 /// A new operation id, for callers that keep it beyond one call.
 pub fn new_operation_id() -> String {
     uuid::Uuid::now_v7().to_string()
-}
-
-/// Gives a mutation its operation id, before the first attempt.
-pub(crate) fn name(request: &mut impl Idempotent) {
-    if request.operation_id().is_empty() {
-        *request.operation_id() = new_operation_id();
-    }
 }

@@ -1,16 +1,25 @@
 //! Absorbing: the only thing that changes the state. An event says what happened, so nothing here can
 //! refuse; what does not hold is a bug and stops the thread.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::Ledger;
+use crate::account::Account;
 use crate::allocation::Allocation;
 use crate::charge::charge_set;
-use crate::event::{Change, Event};
-use crate::name::ResourceKey;
-use crate::quota::{QuotaList, Target};
+use crate::command::{CorrectUsage, ResetUsage};
+use crate::ends::Ending;
+use crate::event::{Change, Charged, Event};
+use crate::gauge::Gauge;
+use crate::hold::{ENDED_KEPT, ENDED_MAX, Hold, HoldKey};
+use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
+use crate::quota::{QuotaList, Target, definitions};
 use crate::record::RecordKey;
+use crate::resource::Kind;
+use crate::stake::{RowKey, Stake};
 use crate::subject::Subject;
+use crate::time::Timestamp;
 
 /// About what the image of a record takes that does not grow, in bytes.
 const SMALL_RECORD_BYTES: usize = 512;
@@ -22,8 +31,13 @@ impl Ledger {
         self.touch(RecordKey::Meta, false);
         match &event.change {
             Change::SubjectCreated { name, profile } => {
+                // A dead one of that name may not have been swept yet.
+                let fresh = !self.subjects.contains_key(name);
+                if !fresh {
+                    self.remove_subject(name);
+                }
                 self.add_subject(Subject::new(name.clone(), profile.clone()));
-                self.touch(RecordKey::Subject(name.clone()), true);
+                self.touch(RecordKey::Subject(name.clone()), fresh);
             }
             Change::SubjectChanged { name, profile } => {
                 if let Some(subject) = self.subjects.get_mut(name) {
@@ -55,46 +69,346 @@ impl Ledger {
                     self.count_quota(resource, false);
                 }
             }
-            Change::Allocated {
-                allocation, deltas, ..
-            } => {
-                self.charge(allocation, deltas);
-                self.put_allocation(allocation);
-            }
+            Change::SubjectDeleted { name } => self.delete_subtree(name, event.revision),
+            Change::Charged(charged) => self.charge(event.at, charged),
+            Change::UsageReset(reset) => self.reset(event.at, reset),
+            Change::UsageCorrected(correct) => self.correct(event.at, correct),
+            Change::ClockAccepted { .. } => {}
             Change::Answered(answered) => self.recollect(answered.clone()),
         }
     }
 
-    /// The charge set is the recorded one; each account moves by the same amounts (C2.3).
-    fn charge(&mut self, allocation: &Allocation, deltas: &[(ResourceKey, i64)]) {
-        for name in charge_set(&allocation.subject, &allocation.also) {
-            let subject = self
-                .subjects
-                .get_mut(name)
-                .expect("every subject of a charge set came into being before the charge");
-            for (resource, delta) in deltas {
-                let account = subject.account_mut(resource);
-                account.used = account
-                    .used
-                    .checked_add(*delta)
-                    .expect("no decision takes an account beyond its bounds");
+    /// Rows say what is in use and held; accounts move by the difference between a row before and after, so
+    /// they are the sum over the rows whatever happens. What is only counted is in the event itself.
+    fn charge(&mut self, at: Timestamp, charged: &Charged) {
+        let counted: Vec<_> = charged
+            .used
+            .iter()
+            .filter(|(key, _)| matches!(self.kind(key), Kind::Counter | Kind::Rate))
+            .cloned()
+            .collect();
+        if !counted.is_empty() {
+            let incarnations = charged.hold.as_ref().map(|hold| hold.incarnations.clone());
+            self.count(at, charged, &counted, incarnations.as_deref());
+        }
+        if let Some(row) = &charged.allocation {
+            self.put_allocation(row);
+        }
+        if let Some(row) = &charged.hold {
+            self.put_hold(row);
+        }
+        if charged.allocation.is_none() && charged.hold.is_none() {
+            return;
+        }
+        for name in charge_set(&charged.subject, &charged.also) {
+            if let Some(subject) = self.subjects.get(name) {
+                let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
+                self.touch_weighing(key, false, bytes);
             }
-            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
-            self.touch_weighing(key, false, bytes);
         }
     }
 
-    fn put_allocation(&mut self, allocation: &Arc<Allocation>) {
+    /// Counts what grows within a period, and takes from buckets.
+    fn count(
+        &mut self,
+        at: Timestamp,
+        charged: &Charged,
+        counted: &[(ResourceKey, i64)],
+        incarnations: Option<&[u64]>,
+    ) {
+        let names = charge_set(&charged.subject, &charged.also);
+        for (nth, name) in names.into_iter().enumerate() {
+            let recorded = incarnations.and_then(|all| all.get(nth)).copied();
+            if !self.is_incarnation(name, recorded) {
+                continue;
+            }
+            for (resource, amount) in counted {
+                let scene = self.scene(name, &[name], at);
+                let gauges = scene.lines().first().map(|line| line.gauges(resource));
+                let gauges = gauges.unwrap_or_default();
+                if self.kind(resource) == Kind::Counter {
+                    let defined = definitions(gauges.iter().map(Gauge::quota), at);
+                    if let Some(account) = self.account_mut(name, resource) {
+                        account.count(*amount, &defined, at);
+                    }
+                } else if !gauges.is_empty() {
+                    let buckets: Vec<_> = gauges
+                        .iter()
+                        .filter_map(|gauge| {
+                            let brim = !gauge.quota().enforcement.vetoes();
+                            let bucket = gauge.fill()?.debited(*amount, at, brim);
+                            Some((gauge.quota().id.clone(), bucket))
+                        })
+                        .collect();
+                    if let Some(account) = self.account_mut(name, resource) {
+                        account.buckets = buckets;
+                    }
+                }
+            }
+            if let Some(subject) = self.subjects.get(name) {
+                let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
+                self.touch_weighing(key, false, bytes);
+            }
+        }
+    }
+
+    fn account_mut(&mut self, name: &str, resource: &ResourceKey) -> Option<&mut Account> {
+        let subject = self.subjects.get_mut(name)?;
+        Some(subject.account_mut(resource))
+    }
+
+    /// Whether a subject is there, and in the incarnation that a row recorded, if it did.
+    pub(crate) fn is_incarnation(&self, name: &str, recorded: Option<u64>) -> bool {
+        let subject = self.subject(name);
+        subject.is_some_and(|subject| {
+            recorded.is_none_or(|recorded| recorded == subject.profile.incarnation)
+        })
+    }
+
+    /// Moves what a row adds to the accounts of its charge set.
+    fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
+        let names = charge_set(stake.subject, stake.also);
+        for (name, recorded) in names.into_iter().zip(stake.incarnations) {
+            if !self.is_incarnation(name, Some(*recorded)) {
+                continue;
+            }
+            for (resource, amount) in stake.amounts {
+                let amount = amount.saturating_mul(sign);
+                let ends = match (stake.held, self.kind(resource)) {
+                    (true, _) | (false, Kind::Concurrency) => stake.ends,
+                    (false, _) => None,
+                };
+                let Some(account) = self.account_mut(name, resource) else {
+                    continue;
+                };
+                let (place, ending) = match stake.held {
+                    true => (
+                        &mut account.held,
+                        Ending {
+                            used: 0,
+                            held: amount,
+                        },
+                    ),
+                    false => (
+                        &mut account.used,
+                        Ending {
+                            used: amount,
+                            held: 0,
+                        },
+                    ),
+                };
+                *place = place
+                    .checked_add(amount)
+                    .expect("no decision takes an account beyond its bounds");
+                if let Some(second) = ends {
+                    account.ends.add(second, ending);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn put_allocation(&mut self, allocation: &Arc<Allocation>) {
         let key = allocation.key.clone();
         let before = self.allocations.remove(&key);
         if let Some(before) = &before {
             self.index_labels(before, false);
+            self.stake(&Stake::of_allocation(before), -1);
+            self.note_end(before.expires, RowKey::Allocation(key.clone()), false);
         }
         if !allocation.amounts.is_empty() {
             self.index_labels(allocation, true);
+            self.stake(&Stake::of_allocation(allocation), 1);
+            self.note_end(allocation.expires, RowKey::Allocation(key.clone()), true);
             self.allocations.insert(key.clone(), allocation.clone());
         }
         self.touch(RecordKey::Allocation(key), before.is_none());
+    }
+
+    pub(crate) fn put_hold(&mut self, hold: &Arc<Hold>) {
+        let key = hold.key.clone();
+        let before = self.remove_hold(&key);
+        match hold.ended {
+            None => {
+                self.stake(&Stake::of_hold(hold), 1);
+                self.note_end(Some(hold.expires), RowKey::Hold(key.clone()), true);
+            }
+            Some((_, at)) => {
+                self.ended.insert((at, key.clone()));
+            }
+        }
+        self.holds.insert(key.clone(), hold.clone());
+        self.touch(RecordKey::Hold(key), before.is_none());
+    }
+
+    /// Takes a hold out of the maps, with what it adds to accounts.
+    pub(crate) fn remove_hold(&mut self, key: &HoldKey) -> Option<Arc<Hold>> {
+        let before = self.holds.remove(key)?;
+        match before.ended {
+            None => {
+                self.stake(&Stake::of_hold(&before), -1);
+                self.note_end(Some(before.expires), RowKey::Hold(key.clone()), false);
+            }
+            Some((_, at)) => {
+                self.ended.remove(&(at, key.clone()));
+            }
+        }
+        Some(before)
+    }
+
+    /// Remembers, or forgets, that a row has to be closed when its second is over.
+    fn note_end(&mut self, expires: Option<Timestamp>, key: RowKey, add: bool) {
+        let Some(expires) = expires else {
+            return;
+        };
+        let entry = (expires.next_whole_second(), key);
+        match add {
+            true => self.due.insert(entry),
+            false => self.due.remove(&entry),
+        };
+    }
+
+    fn reset(&mut self, at: Timestamp, reset: &ResetUsage) {
+        let name = reset.subject.as_str();
+        let quota = reset.quota.as_ref();
+        let scene = self.scene(name, &[name], at);
+        let gauges = scene
+            .lines()
+            .first()
+            .map(|line| line.gauges(&reset.resource));
+        let measured = gauges
+            .unwrap_or_default()
+            .iter()
+            .filter(|gauge| quota.is_some_and(|id| gauge.quota().id == *id))
+            .find_map(|gauge| gauge.quota().definition(at));
+        let Some(account) = self.account_mut(name, &reset.resource) else {
+            return;
+        };
+        match (quota, measured) {
+            (None, _) => {
+                account.used = 0;
+                account.counts.clear();
+                account.buckets.clear();
+            }
+            (Some(_), Some((period, _))) if period.is_none() => account.used = 0,
+            (Some(_), Some((period, _))) => account.counts.retain(|count| count.period != period),
+            (Some(id), None) => account.buckets.retain(|(have, _)| have != id),
+        }
+        self.touch(RecordKey::Subject(reset.subject.clone()), false);
+    }
+
+    fn correct(&mut self, at: Timestamp, correct: &CorrectUsage) {
+        for name in charge_set(&correct.subject, &correct.also) {
+            for (resource, change) in &correct.amounts {
+                let scene = self.scene(name, &[name], at);
+                let gauges = scene.lines().first().map(|line| line.gauges(resource));
+                let gauges = gauges.unwrap_or_default();
+                let defined = definitions(gauges.iter().map(Gauge::quota), at);
+                let Some(account) = self.account_mut(name, resource) else {
+                    continue;
+                };
+                match correct.past {
+                    true => account.used = account.used.saturating_add(*change),
+                    false => account.count(*change, &defined, at),
+                }
+            }
+            if let Some(subject) = self.subjects.get(name) {
+                self.touch(RecordKey::Subject(subject.name.clone()), false);
+            }
+        }
+    }
+
+    /// The subject goes at once, with the patterns below it; what is below it is dead from now on and is
+    /// swept later (C2.5).
+    fn delete_subtree(&mut self, name: &SubjectName, revision: u64) {
+        let below = |pattern: &SubjectPattern| is_within(pattern.as_str(), name.as_str());
+        let patterns: Vec<SubjectPattern> = self
+            .defaults
+            .iter()
+            .map(|entry| entry.pattern.clone())
+            .filter(below)
+            .collect();
+        for pattern in patterns {
+            if let Some(entry) = self.defaults.get(&pattern).cloned() {
+                for quota in entry.quotas.iter() {
+                    self.count_quota(&quota.resource, false);
+                }
+            }
+            Arc::make_mut(&mut self.defaults).set(pattern.clone(), QuotaList::default());
+            self.touch(RecordKey::Quotas(Target::Pattern(pattern)), false);
+        }
+        self.remove_subject(name);
+        let mut descendants = self.subject_names(name.as_str(), "");
+        let more = descendants.next().is_some();
+        drop(descendants);
+        if more {
+            self.put_dying(name.clone(), revision);
+        }
+    }
+
+    fn put_dying(&mut self, name: SubjectName, revision: u64) {
+        let before = self.dying.contains_key(&name);
+        Arc::make_mut(&mut self.dying).insert(name.clone(), revision);
+        self.touch(RecordKey::Dying(name), !before);
+    }
+
+    /// Takes a subject out of the maps, and its quotas.
+    fn remove_subject(&mut self, name: &SubjectName) {
+        if let Some(gone) = self.subjects.remove(name) {
+            for quota in gone.quotas.iter() {
+                self.count_quota(&quota.resource, false);
+            }
+            if !gone.quotas.is_empty() {
+                self.touch(RecordKey::Quotas(Target::Subject(name.clone())), false);
+            }
+        }
+        self.names.remove(name);
+        self.touch(RecordKey::Subject(name.clone()), false);
+    }
+
+    /// Sweeps up to `most` records that nothing can touch any more: descendants of deleted subjects, and
+    /// ended holds that were kept long enough. Says whether there may be more.
+    pub fn sweep(&mut self, now: Timestamp, most: usize) -> bool {
+        let mut left = most;
+        while left > 0 {
+            let over =
+                |at: Timestamp, count: usize| count > ENDED_MAX || at <= now.minus(ENDED_KEPT);
+            let Some((at, key)) = self.ended.first().cloned() else {
+                break;
+            };
+            if !over(at, self.ended.len()) {
+                break;
+            }
+            self.remove_hold(&key);
+            self.touch(RecordKey::Hold(key), false);
+            left = left.saturating_sub(1);
+        }
+        while left > 0 {
+            let Some((top, revision)) = self.dying.first_key_value() else {
+                return false;
+            };
+            let (top, revision) = (top.clone(), *revision);
+            let dead: Vec<SubjectName> = self
+                .names
+                .range::<str, _>((Bound::Included(top.as_str()), Bound::Unbounded))
+                .take_while(|name| name.as_str().starts_with(top.as_str()))
+                .filter(|name| name.is_within(top.as_str()))
+                .filter(|name| {
+                    let subject = self.subjects.get(*name);
+                    subject.is_some_and(|subject| subject.profile.incarnation <= revision)
+                })
+                .take(left)
+                .cloned()
+                .collect();
+            if dead.is_empty() {
+                Arc::make_mut(&mut self.dying).remove(&top);
+                self.touch(RecordKey::Dying(top), false);
+            }
+            left = left.saturating_sub(dead.len().max(1));
+            for name in dead {
+                self.remove_subject(&name);
+            }
+        }
+        true
     }
 
     fn change_quotas(

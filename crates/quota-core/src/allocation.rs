@@ -1,4 +1,4 @@
-//! Allocations: what is held by name until it is released (C6.4).
+//! Allocations: what is in use by name until it is released, or until its time is over (C6.4).
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -79,6 +79,8 @@ pub struct Allocation {
     pub created: Timestamp,
     /// When it last changed.
     pub updated: Timestamp,
+    /// When its CONCURRENCY amounts end unless renewed; absent where it has none.
+    pub expires: Option<Timestamp>,
 }
 
 impl Allocation {

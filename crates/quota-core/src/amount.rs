@@ -1,4 +1,4 @@
-//! Amounts, limits and accounts (C1.1, C1.2, C3.4).
+//! Amounts and limits (C1.1, C1.2).
 
 use std::fmt;
 
@@ -35,22 +35,5 @@ impl fmt::Display for Limit {
             Self::Value(value) => write!(f, "{value}"),
             Self::Unlimited => f.write_str("unlimited"),
         }
-    }
-}
-
-/// What one subject, with all below it, has of one resource, in base units. Never negative, never
-/// above [`ACCOUNT_MAX`] in sum.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Account {
-    /// In use.
-    pub used: i64,
-    /// Held by reservations.
-    pub held: i64,
-}
-
-impl Account {
-    /// What counts against a limit.
-    pub fn taken(&self) -> i64 {
-        self.used.saturating_add(self.held)
     }
 }

@@ -1,25 +1,36 @@
 //! The decisions, one family of commands per file: guards in a column, then the changes.
 
+mod commit;
 mod consume;
+mod correct;
+mod linked;
 mod quota;
 mod release;
+mod renew;
+mod reserve;
 mod resize;
 mod resource;
 mod subject;
+mod uses;
 
 use std::sync::Arc;
 
 use crate::Ledger;
+use crate::allocation::{Allocation, AllocationKey};
 use crate::charge::charge_set;
 use crate::command::Amounts;
 use crate::event::Change;
+use crate::hold::{Hold, HoldKey};
 use crate::ledger::AutoCreate;
-use crate::name::SubjectName;
+use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
-use crate::rejection::{Rejection, Violation};
-use crate::resource::{Kind, Resources};
+use crate::rejection::Rejection;
+use crate::resource::Kind;
 use crate::subject::Profile;
 use crate::time::Timestamp;
+
+pub use quota::bite;
+pub use uses::{Use, check_use};
 
 /// A decided command on its way to its reply.
 pub(crate) struct Step {
@@ -27,34 +38,9 @@ pub(crate) struct Step {
     pub(crate) changes: Vec<Change>,
 }
 
-/// Names every amount whose resource is unknown or of a kind that is not held.
-pub fn check_held(resources: &Resources, amounts: &Amounts) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    for (at, (key, _)) in amounts.iter().enumerate() {
-        let field = format!("amounts[{at}].resource");
-        match resources.get(key.as_str()) {
-            None => violations.push(Violation::new(
-                field,
-                format!("{key} is not a resource; `ListResources` names them"),
-            )),
-            Some(resource) if resource.kind != Kind::Allocation => {
-                violations.push(Violation::new(
-                    field,
-                    format!(
-                        "{key} is of kind {}; this version keeps ALLOCATION resources only",
-                        resource.kind.name()
-                    ),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    violations
-}
-
 impl Ledger {
-    fn guard_held(&self, amounts: &Amounts) -> Result<(), Rejection> {
-        let violations = check_held(&self.resources, amounts);
+    fn guard_use(&self, amounts: &Amounts, purpose: Use) -> Result<(), Rejection> {
+        let violations = check_use(&self.resources, amounts, purpose);
         if violations.is_empty() {
             Ok(())
         } else {
@@ -66,7 +52,7 @@ impl Ledger {
     fn guard_subjects(&self, subject: &SubjectName, also: &[SubjectName]) -> Result<(), Rejection> {
         let named = || std::iter::once(subject).chain(also);
         match may_be(self.bounds.auto_create, named(), |name| {
-            self.subjects.contains_key(name)
+            self.subject(name).is_some()
         }) {
             Some(unknown) => Err(Rejection::SubjectUnknown(unknown.clone())),
             None => self.guard_capacity(&charge_set(subject, also)),
@@ -74,10 +60,10 @@ impl Ledger {
     }
 
     fn guard_capacity(&self, names: &[&str]) -> Result<(), Rejection> {
-        let unknown = |name: &&&str| !self.subjects.contains_key(**name);
+        let unknown = |name: &&&str| self.subject(name).is_none();
         let coming = names.iter().filter(unknown).count();
         let most = self.bounds.subjects_max;
-        if coming > 0 && self.subjects.len().saturating_add(coming) > most {
+        if coming > 0 && self.subjects_count().saturating_add(coming) > most {
             return Err(Rejection::Capacity {
                 what: "subjects_max",
                 most,
@@ -88,9 +74,7 @@ impl Ledger {
 
     /// The subjects of `names` that come into being now.
     fn births(&self, now: Timestamp, names: &[&str]) -> Vec<Change> {
-        let unknown = names
-            .iter()
-            .filter(|name| !self.subjects.contains_key(**name));
+        let unknown = names.iter().filter(|name| self.subject(name).is_none());
         unknown
             .map(|name| Change::SubjectCreated {
                 name: SubjectName::of_checked(name),
@@ -109,11 +93,103 @@ impl Ledger {
     /// Incarnations of the charge set, in canonical order; those that come into being now included.
     fn incarnations(&self, names: &[&str]) -> Vec<u64> {
         let incarnation = |name: &&str| {
-            self.subjects
-                .get(*name)
+            self.subject(name)
                 .map_or(self.next_revision(), |subject| subject.profile.incarnation)
         };
         names.iter().map(incarnation).collect()
+    }
+
+    /// Of `amounts` those of one of the kinds.
+    fn of_kind(&self, amounts: &[(ResourceKey, i64)], kinds: &[Kind]) -> Amounts {
+        let fits = |(key, _): &&(ResourceKey, i64)| kinds.contains(&self.kind(key));
+        amounts.iter().filter(fits).cloned().collect()
+    }
+
+    /// The kind of a resource.
+    pub fn kind(&self, key: &ResourceKey) -> Kind {
+        let resource = self.resources.get(key.as_str());
+        resource.map_or(Kind::Allocation, |resource| resource.kind)
+    }
+
+    /// An allocation as it is at `now`: CONCURRENCY amounts whose time is over are not there any more.
+    pub fn live_allocation(&self, key: &str, now: Timestamp) -> Option<Arc<Allocation>> {
+        let row = self.allocations.get(key)?;
+        self.current_allocation(row, now)
+    }
+
+    /// What is left of a row at `now`, if anything.
+    pub(crate) fn current_allocation(
+        &self,
+        row: &Arc<Allocation>,
+        now: Timestamp,
+    ) -> Option<Arc<Allocation>> {
+        if !self.is_of_the_living(&row.subject, &row.also, &row.incarnations) {
+            return None;
+        }
+        match row.expires {
+            Some(expires) if expires <= now => {
+                let left = self.without_concurrency(row, row.generation, row.updated);
+                (!left.amounts.is_empty()).then(|| Arc::new(left))
+            }
+            _ => Some(row.clone()),
+        }
+    }
+
+    /// What of an allocation stays when its time is over.
+    pub(crate) fn without_concurrency(
+        &self,
+        row: &Allocation,
+        generation: u64,
+        updated: Timestamp,
+    ) -> Allocation {
+        let left = self.of_kind(&row.amounts, &[Kind::Allocation]);
+        Allocation {
+            expires: None,
+            ..row.with_amounts(left, generation, updated)
+        }
+    }
+
+    /// An allocation with other amounts; without CONCURRENCY amounts it has no end.
+    fn with_amounts(&self, row: &Allocation, amounts: Amounts, now: Timestamp) -> Allocation {
+        let row = row.with_amounts(amounts, self.next_revision(), now);
+        let ends = row
+            .amounts
+            .iter()
+            .any(|(key, _)| self.kind(key) == Kind::Concurrency);
+        Allocation {
+            expires: row.expires.filter(|_| ends),
+            ..row
+        }
+    }
+
+    fn live(&self, key: &AllocationKey, now: Timestamp) -> Result<Arc<Allocation>, Rejection> {
+        self.live_allocation(key.as_str(), now)
+            .ok_or_else(|| Rejection::AllocationUnknown(key.as_str().to_owned()))
+    }
+
+    /// A hold, live or ended, unless its subject is not there any more.
+    pub fn hold(&self, key: &str) -> Option<&Arc<Hold>> {
+        let hold = self.holds.get(key)?;
+        self.is_of_the_living(&hold.subject, &hold.also, &hold.incarnations)
+            .then_some(hold)
+    }
+
+    fn known_hold(&self, key: &HoldKey) -> Result<&Arc<Hold>, Rejection> {
+        self.hold(key.as_str())
+            .ok_or_else(|| Rejection::HoldUnknown(key.as_str().to_owned()))
+    }
+
+    /// Whether a row's own subject is still the incarnation that was charged (C2.5).
+    fn is_of_the_living(
+        &self,
+        subject: &SubjectName,
+        also: &[SubjectName],
+        incarnations: &[u64],
+    ) -> bool {
+        let names = charge_set(subject, also);
+        let own = names.iter().position(|name| *name == subject.as_str());
+        let recorded = own.and_then(|at| incarnations.get(at));
+        recorded.is_some_and(|recorded| self.is_incarnation(subject.as_str(), Some(*recorded)))
     }
 }
 
@@ -128,4 +204,20 @@ pub fn may_be<'a>(
         AutoCreate::BelowTop => !exists(name.first_pair()),
         AutoCreate::None => !exists(name.as_str()),
     })
+}
+
+/// The negative of each amount.
+pub(crate) fn negative(amounts: &[(ResourceKey, i64)]) -> Amounts {
+    let negative = |(key, amount): &(ResourceKey, i64)| (key.clone(), amount.saturating_neg());
+    amounts.iter().map(negative).collect()
+}
+
+/// Both amounts of each resource, by resource. An account holds the sum, so it cannot overflow.
+fn sum(some: &[(ResourceKey, i64)], more: &[(ResourceKey, i64)]) -> Amounts {
+    let mut sums = std::collections::BTreeMap::new();
+    for (resource, amount) in some.iter().chain(more) {
+        let sum: &mut i64 = sums.entry(resource.clone()).or_default();
+        *sum = sum.saturating_add(*amount);
+    }
+    sums.into_iter().collect()
 }

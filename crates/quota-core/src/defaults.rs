@@ -82,16 +82,18 @@ impl Defaults {
             })
     }
 
-    /// The default of that id that applies to `subject`, if any.
+    /// The default of that id that applies to `subject` at `now`, if any.
     pub fn applying(
         &self,
         subject: &str,
         resource: &ResourceKey,
         id: &crate::name::Id,
+        now: crate::time::Timestamp,
     ) -> Option<&Arc<Quota>> {
+        let in_force = |quota: &&Arc<Quota>| quota.is_in_force(now);
         self.matching(subject)
             .into_iter()
-            .find_map(|entry| entry.quotas.find(resource, id))
+            .find_map(|entry| entry.quotas.find(resource, id).filter(in_force))
     }
 
     pub(crate) fn set(&mut self, pattern: SubjectPattern, quotas: QuotaList) {

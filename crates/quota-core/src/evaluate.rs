@@ -1,92 +1,23 @@
-//! The one evaluation behind every decision: pure, over whatever state it is shown (C5.1). The writer
-//! shows it the ledger, a Check shows it published copies, and both get the same answer.
+//! The one evaluation behind every decision: pure, over whatever state it is shown, at one instant (C5.1).
+//! The writer shows it the ledger, a Check shows it published copies, and both get the same answer. Refill,
+//! the change of a period and the end of a hold are computed here from the instant; nothing has to happen
+//! for them to be seen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::amount::{ACCOUNT_MAX, Account, Limit};
+use crate::account::{Account, Taken};
+use crate::amount::{ACCOUNT_MAX, Limit};
 use crate::defaults::{Defaults, PatternQuotas};
-use crate::name::{Id, ResourceKey, SubjectName, SubjectPattern};
-use crate::quota::Quota;
-use crate::resource::{Resources, WithoutQuota};
+use crate::gauge::Gauge;
+use crate::name::{ResourceKey, SubjectName, SubjectPattern};
+use crate::quota::{Enforcement, Measure, Quota, definitions};
+use crate::resource::{Kind, Resources, WithoutQuota};
 use crate::subject::Subject;
-
-/// Why a limit refuses (C5.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// The account is too full.
-    Limit,
-    /// The amount alone cannot fit, or the account would pass [`ACCOUNT_MAX`].
-    TooLarge,
-    /// The resource must have a quota and has none.
-    NoQuota,
-}
-
-/// One limit that refuses, with the numbers that say why; amounts in base units.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    /// The subject whose account it bounds.
-    pub subject: SubjectName,
-    /// The resource.
-    pub resource: ResourceKey,
-    /// The quota; absent where none is involved.
-    pub quota: Option<Id>,
-    /// The pattern that the quota was set on; absent for the subject's own.
-    pub pattern: Option<SubjectPattern>,
-    /// Why.
-    pub reason: Reason,
-    /// The limit; absent where no quota is involved.
-    pub limit: Option<Limit>,
-    /// In use before.
-    pub used: i64,
-    /// Held before.
-    pub held: i64,
-    /// Asked of this account.
-    pub requested: i64,
-    /// What is missing; at least 1.
-    pub shortfall: i64,
-}
-
-/// How growth is decided (C6.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// All or nothing, within every limit.
-    Strict,
-    /// It has happened: limits are reported and do not refuse.
-    Record,
-}
-
-/// What the authority decides (C5.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
-    /// Everything asked for.
-    Granted,
-    /// Nothing.
-    Denied,
-}
-
-/// A decision with all that led to it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Verdict {
-    /// The decision.
-    pub decision: Decision,
-    /// Every limit that refuses; empty when granted.
-    pub refusals: Vec<Finding>,
-    /// Every limit that a fact exceeds.
-    pub exceeded: Vec<Finding>,
-    /// Resources that no quota bounds.
-    pub unbounded: Vec<ResourceKey>,
-}
-
-/// The least limit on a path.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EffectiveLimit {
-    /// The limit.
-    pub limit: Limit,
-    /// The subject whose account it bounds.
-    pub subject: SubjectName,
-    /// The quota.
-    pub quota: Id,
-}
+use crate::time::Timestamp;
+use crate::verdict::{
+    Decision, Dimension, EffectiveLimit, Finding, Mode, Projection, Reason, Verdict,
+};
 
 /// A quota in force on one subject.
 #[derive(Clone, Debug)]
@@ -102,14 +33,16 @@ pub struct Line<'a> {
     name: &'a str,
     subject: Option<&'a Subject>,
     defaults: Vec<&'a Arc<PatternQuotas>>,
+    now: Timestamp,
 }
 
-/// A charge set in its canonical order, with the state to evaluate.
+/// A charge set in its canonical order, with the state to evaluate and the instant to do it at.
 pub struct Scene<'a> {
     lines: Vec<Line<'a>>,
     /// Name of the subject that the request names first.
     subject: &'a str,
     resources: &'a Resources,
+    now: Timestamp,
 }
 
 impl<'a> Scene<'a> {
@@ -120,6 +53,7 @@ impl<'a> Scene<'a> {
         names: impl IntoIterator<Item = (&'a str, Option<&'a Subject>)>,
         defaults: &'a Defaults,
         resources: &'a Resources,
+        now: Timestamp,
     ) -> Self {
         let lines = names
             .into_iter()
@@ -127,81 +61,176 @@ impl<'a> Scene<'a> {
                 name,
                 subject,
                 defaults: defaults.matching(name),
+                now,
             })
             .collect();
         Self {
             lines,
             subject,
             resources,
+            now,
         }
     }
 
-    /// Decides growth by `amounts` (base units, each positive) of every account in the charge set.
+    /// Decides growth by `amounts` (base units, each positive) of every account in the charge set. A best
+    /// effort is of exactly one amount.
     pub fn evaluate(&self, amounts: &[(ResourceKey, i64)], mode: Mode) -> Verdict {
-        let mut refusals = Vec::new();
-        let mut exceeded = Vec::new();
-        let mut unbounded = Vec::new();
+        let (Mode::BestEffort { minimum }, [(resource, asked)]) = (mode, amounts) else {
+            return self.judge(amounts, mode);
+        };
+        let least = minimum.clamp(1, (*asked).max(1));
+        let fits = self.room(resource).min(*asked);
+        let amount = fits.max(least);
+        let mut verdict = self.judge(&[(resource.clone(), amount)], Mode::Strict);
+        if !verdict.is_denied() && amount < *asked {
+            verdict.partial = Some(amount);
+            verdict.decision = verdict.decision.min(Decision::Partial);
+        }
+        verdict
+    }
+
+    fn judge(&self, amounts: &[(ResourceKey, i64)], mode: Mode) -> Verdict {
+        let mut verdict = Verdict {
+            decision: Decision::Granted,
+            refusals: Vec::new(),
+            exceeded: Vec::new(),
+            warnings: Vec::new(),
+            shadows: Vec::new(),
+            near: Vec::new(),
+            tightest: Vec::new(),
+            unbounded: Vec::new(),
+            delay: Duration::ZERO,
+            partial: None,
+        };
+        let mut gauges = Vec::new();
         for (resource, requested) in amounts {
+            let kind = self.kind(resource);
             let mut bounded = false;
             for line in &self.lines {
-                let account = line.account(resource);
-                if account.taken().saturating_add(*requested) > ACCOUNT_MAX {
-                    refusals.push(line.overflow(resource, account, *requested));
-                }
-                for in_force in line.in_force(resource) {
+                let beyond = line.beyond_account(resource, kind, *requested);
+                verdict.refusals.extend(beyond);
+                for gauge in line.gauges(resource) {
                     bounded = true;
-                    let found = line.exceeds(&in_force, account, *requested);
-                    match mode {
-                        Mode::Strict => refusals.extend(found),
-                        Mode::Record => exceeded.extend(found),
-                    }
+                    line.weigh(&gauge, *requested, mode, &mut verdict);
+                    gauges.push((line, gauge, *requested));
                 }
             }
             if !bounded {
-                match (self.without_quota(resource), mode) {
-                    (WithoutQuota::Allow, _) => unbounded.push(resource.clone()),
-                    (WithoutQuota::Deny, Mode::Strict) => {
-                        refusals.extend(self.no_quota(resource, *requested));
-                    }
-                    (WithoutQuota::Deny, Mode::Record) => {
-                        exceeded.extend(self.no_quota(resource, *requested));
-                    }
-                }
+                self.unbounded(resource, *requested, mode, &mut verdict);
             }
         }
-        let decision = if refusals.is_empty() {
-            Decision::Granted
-        } else {
-            exceeded.clear();
-            Decision::Denied
-        };
-        Verdict {
-            decision,
-            refusals,
-            exceeded,
-            unbounded,
+        if !verdict.refusals.is_empty() {
+            verdict.decision = Decision::Denied;
+            verdict.exceeded.clear();
+            verdict.delay = Duration::ZERO;
+        } else if !verdict.delay.is_zero() {
+            verdict.decision = Decision::Delayed;
+        }
+        for (line, gauge, requested) in gauges {
+            let added = if verdict.is_denied() { 0 } else { requested };
+            line.report_headroom(&gauge, added, &mut verdict);
+        }
+        verdict
+    }
+
+    fn unbounded(&self, resource: &ResourceKey, requested: i64, mode: Mode, verdict: &mut Verdict) {
+        let without = self
+            .resources
+            .get(resource.as_str())
+            .map_or(WithoutQuota::Allow, |resource| resource.without_quota);
+        match (without, mode) {
+            (WithoutQuota::Allow, _) => verdict.unbounded.push(resource.clone()),
+            (WithoutQuota::Deny, Mode::Record) => {
+                verdict.exceeded.extend(self.no_quota(resource, requested));
+            }
+            (WithoutQuota::Deny, _) => {
+                verdict.refusals.extend(self.no_quota(resource, requested));
+            }
         }
     }
 
-    /// The least limit on the path, the one nearest the root where several are least (C4.4).
-    pub fn effective_limit(&self, resource: &ResourceKey) -> Option<EffectiveLimit> {
-        let mut least: Option<EffectiveLimit> = None;
+    /// What of a resource fits everywhere now, without a delay.
+    fn room(&self, resource: &ResourceKey) -> i64 {
+        let kind = self.kind(resource);
+        let mut room = i64::MAX;
         for line in &self.lines {
-            for in_force in line.in_force(resource) {
-                let limit = in_force.quota.limit;
-                if least
-                    .as_ref()
-                    .is_none_or(|least| limit.is_below(least.limit))
-                {
-                    least = Some(EffectiveLimit {
-                        limit,
-                        subject: SubjectName::of_checked(line.name),
-                        quota: in_force.quota.id.clone(),
-                    });
+            if let Some(taken) = line.account_taken(resource, kind) {
+                room = room.min(ACCOUNT_MAX.saturating_sub(taken));
+            }
+            for gauge in line.gauges(resource) {
+                if gauge.quota().enforcement.vetoes() {
+                    room = room.min(gauge.room());
                 }
             }
         }
+        room
+    }
+
+    /// The least limits on the path that refuse or throttle, one for what measures alike; the one nearest
+    /// the root where several are least (C4.4).
+    pub fn effective_limits(&self, resource: &ResourceKey) -> Vec<EffectiveLimit> {
+        let mut least: Vec<EffectiveLimit> = Vec::new();
+        for line in &self.lines {
+            for in_force in line.in_force(resource) {
+                let quota = in_force.quota;
+                if !quota.enforcement.vetoes() {
+                    continue;
+                }
+                let found = EffectiveLimit {
+                    limit: quota.limit,
+                    subject: SubjectName::of_checked(line.name),
+                    quota: quota.id.clone(),
+                    dimension: dimension(quota, self.now),
+                };
+                match least
+                    .iter_mut()
+                    .find(|have| have.dimension == found.dimension)
+                {
+                    Some(have) if found.limit.is_below(have.limit) => *have = found,
+                    Some(_) => {}
+                    None => least.push(found),
+                }
+            }
+        }
+        least.sort_by_key(|limit| limit.dimension);
         least
+    }
+
+    /// What every account has and would have if `amounts` were granted (C6.1).
+    pub fn project(&self, amounts: &[(ResourceKey, i64)]) -> Vec<Projection> {
+        let mut projections = Vec::new();
+        for (resource, requested) in amounts {
+            let kind = self.kind(resource);
+            for line in &self.lines {
+                let projection = |taken: Taken| Projection {
+                    subject: SubjectName::of_checked(line.name),
+                    resource: resource.clone(),
+                    quota: None,
+                    window: None,
+                    used: taken.used,
+                    held: taken.held,
+                    projected: taken.used.saturating_add(*requested),
+                };
+                if matches!(kind, Kind::Allocation | Kind::Concurrency | Kind::Counter) {
+                    projections.push(projection(line.taken(resource)));
+                }
+                for gauge in line.gauges(resource) {
+                    let own = matches!(
+                        gauge.quota().measure,
+                        Measure::Counted(_) | Measure::Rated(_)
+                    );
+                    let lifetime = gauge.window.is_some_and(|window| window.end.is_none());
+                    if own && !lifetime {
+                        projections.push(Projection {
+                            quota: Some(gauge.quota().id.clone()),
+                            window: gauge.window,
+                            ..projection(gauge.taken)
+                        });
+                    }
+                }
+            }
+        }
+        projections
     }
 
     /// The subjects, in canonical order.
@@ -209,52 +238,70 @@ impl<'a> Scene<'a> {
         &self.lines
     }
 
-    fn without_quota(&self, resource: &ResourceKey) -> WithoutQuota {
-        self.resources
-            .get(resource.as_str())
-            .map_or(WithoutQuota::Allow, |resource| resource.without_quota)
+    fn kind(&self, resource: &ResourceKey) -> Kind {
+        let resource = self.resources.get(resource.as_str());
+        resource.map_or(Kind::Allocation, |resource| resource.kind)
     }
 
     fn no_quota(&self, resource: &ResourceKey, requested: i64) -> Option<Finding> {
         let line = self.lines.iter().find(|line| line.name == self.subject)?;
-        let account = line.account(resource);
-        let finding = line.finding(resource, account, requested);
         Some(Finding {
             reason: Reason::NoQuota,
             shortfall: requested,
-            ..finding
+            ..line.finding(resource, line.taken(resource), requested)
         })
     }
 }
 
+/// What the limit of a quota can be compared with.
+pub(crate) fn dimension(quota: &Quota, now: Timestamp) -> Dimension {
+    match &quota.measure {
+        Measure::Held => Dimension::Held,
+        Measure::Counted(counting) => Dimension::Period(counting.at(now).0),
+        Measure::Rated(rate) => Dimension::Interval(rate.interval),
+        Measure::Request => Dimension::Request,
+    }
+}
+
 impl<'a> Line<'a> {
-    /// What the subject has of a resource.
-    pub fn account(&self, resource: &ResourceKey) -> Account {
-        self.subject
-            .map(|subject| subject.account(resource))
+    /// The subject's name.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// The same, to keep.
+    pub fn subject_name(&self) -> SubjectName {
+        SubjectName::of_checked(self.name)
+    }
+
+    /// The account of a resource; none where it was never charged.
+    pub fn account(&self, resource: &ResourceKey) -> Option<&'a Account> {
+        self.subject.and_then(|subject| subject.account(resource))
+    }
+
+    /// What the subject has of a resource now; of a COUNTER in its lifetime.
+    pub fn taken(&self, resource: &ResourceKey) -> Taken {
+        let account = self.account(resource);
+        account
+            .map(|account| account.at(self.now))
             .unwrap_or_default()
     }
 
     /// Quotas in force on this subject: its own, and of the matching defaults those whose id neither it
-    /// nor a more specific pattern has (C4.2).
+    /// nor a more specific pattern has in force (C4.2).
     pub fn in_force(&self, resource: &ResourceKey) -> Vec<InForce<'a>> {
         let mut found: Vec<InForce<'a>> = Vec::new();
+        let fits = |quota: &Quota| quota.resource == *resource && quota.is_in_force(self.now);
         if let Some(subject) = self.subject {
-            found.extend(
-                subject
-                    .quotas
-                    .iter()
-                    .filter(|quota| quota.resource == *resource)
-                    .map(|quota| InForce {
-                        quota,
-                        pattern: None,
-                    }),
-            );
+            let own = subject.quotas.iter().filter(|quota| fits(quota));
+            found.extend(own.map(|quota| InForce {
+                quota,
+                pattern: None,
+            }));
         }
         for entry in &self.defaults {
-            for quota in entry.quotas.iter() {
-                let covered = || found.iter().any(|have| have.quota.id == quota.id);
-                if quota.resource == *resource && !covered() {
+            for quota in entry.quotas.iter().filter(|quota| fits(quota)) {
+                if !found.iter().any(|have| have.quota.id == quota.id) {
                     found.push(InForce {
                         quota,
                         pattern: Some(&entry.pattern),
@@ -263,6 +310,40 @@ impl<'a> Line<'a> {
             }
         }
         found
+    }
+
+    /// The quotas in force with what each of them measures now.
+    pub fn gauges(&self, resource: &ResourceKey) -> Vec<Gauge<'a>> {
+        let in_force = self.in_force(resource);
+        if in_force.is_empty() {
+            return Vec::new();
+        }
+        let defined = definitions(in_force.iter().map(|found| &**found.quota), self.now);
+        let account = self.account(resource);
+        in_force
+            .into_iter()
+            .map(|found| Gauge::read(found, account, &defined, self.now))
+            .collect()
+    }
+
+    /// Every quota on this subject and of the patterns that match it, in force or not, the one that wins
+    /// first.
+    pub fn all_quotas(&self, resource: &ResourceKey) -> Vec<InForce<'a>> {
+        let own = self.subject.into_iter().flat_map(|subject| {
+            subject.quotas.iter().map(|quota| InForce {
+                quota,
+                pattern: None,
+            })
+        });
+        let defaults = self.defaults.iter().flat_map(|entry| {
+            entry.quotas.iter().map(|quota| InForce {
+                quota,
+                pattern: Some(&entry.pattern),
+            })
+        });
+        let all = own.chain(defaults);
+        all.filter(|found| found.quota.resource == *resource)
+            .collect()
     }
 
     /// Every resource with an account or a quota in force here, by key.
@@ -281,52 +362,75 @@ impl<'a> Line<'a> {
         keys
     }
 
-    fn exceeds(&self, in_force: &InForce<'_>, account: Account, requested: i64) -> Vec<Finding> {
-        let quota = in_force.quota;
-        let finding = |reason, limit, shortfall| Finding {
-            quota: Some(quota.id.clone()),
-            pattern: in_force.pattern.cloned(),
-            reason,
-            limit: Some(Limit::Value(limit)),
-            shortfall,
-            ..self.finding(&quota.resource, account, requested)
-        };
-        let mut found = Vec::new();
-        if let Some(most) = quota.max_request.filter(|most| requested > *most) {
-            found.push(finding(
-                Reason::TooLarge,
-                most,
-                requested.saturating_sub(most),
-            ));
+    /// What is bounded by [`ACCOUNT_MAX`]; none of a kind without an account of the subject.
+    fn account_taken(&self, resource: &ResourceKey, kind: Kind) -> Option<i64> {
+        match kind {
+            // What is over but not closed yet is still in the sums.
+            Kind::Allocation | Kind::Concurrency => self
+                .account(resource)
+                .map(|account| account.used.saturating_add(account.held)),
+            Kind::Counter => {
+                let account = self.account(resource)?;
+                let counts = account.counts.iter().map(|count| count.used).max();
+                let most = account.used.max(counts.unwrap_or(0));
+                Some(most.saturating_add(account.held))
+            }
+            Kind::Rate | Kind::PerRequest | Kind::Measured => None,
         }
-        if let Limit::Value(limit) = quota.limit {
-            let shortfall = account
-                .taken()
-                .saturating_add(requested)
-                .saturating_sub(limit);
-            if shortfall > 0 {
-                let alone = requested > limit;
-                let reason = if alone {
-                    Reason::TooLarge
-                } else {
-                    Reason::Limit
-                };
-                found.push(finding(reason, limit, shortfall));
+    }
+
+    fn beyond_account(
+        &self,
+        resource: &ResourceKey,
+        kind: Kind,
+        requested: i64,
+    ) -> Option<Finding> {
+        let taken = self.account_taken(resource, kind)?;
+        let beyond = taken.saturating_add(requested).saturating_sub(ACCOUNT_MAX);
+        (beyond > 0).then(|| Finding {
+            reason: Reason::TooLarge,
+            shortfall: beyond,
+            ..self.finding(resource, self.taken(resource), requested)
+        })
+    }
+
+    /// Puts what a gauge finds where its enforcement and the mode want it.
+    fn weigh(&self, gauge: &Gauge<'_>, requested: i64, mode: Mode, verdict: &mut Verdict) {
+        let quota = gauge.quota();
+        let base = self.finding(&quota.resource, gauge.taken, requested);
+        let (found, delay) = gauge.judge(base, requested);
+        let place = match (quota.enforcement, mode) {
+            (Enforcement::Warn, _) => &mut verdict.warnings,
+            (Enforcement::Shadow, _) => &mut verdict.shadows,
+            (_, Mode::Record) => &mut verdict.exceeded,
+            _ => &mut verdict.refusals,
+        };
+        place.extend(found);
+        if mode != Mode::Record {
+            verdict.delay = verdict.delay.max(delay);
+        }
+    }
+
+    fn report_headroom(&self, gauge: &Gauge<'_>, added: i64, verdict: &mut Verdict) {
+        let Some(headroom) = gauge.headroom(self.name, added) else {
+            return;
+        };
+        let quota = gauge.quota();
+        if quota.enforcement.vetoes() {
+            let mut tightest = verdict.tightest.iter_mut();
+            match tightest.rfind(|have| have.resource == quota.resource) {
+                Some(have) if headroom.remaining() < have.remaining() => *have = headroom.clone(),
+                Some(_) => {}
+                None => verdict.tightest.push(headroom.clone()),
             }
         }
-        found
-    }
-
-    fn overflow(&self, resource: &ResourceKey, account: Account, requested: i64) -> Finding {
-        let beyond = account.taken().saturating_add(requested);
-        Finding {
-            reason: Reason::TooLarge,
-            shortfall: beyond.saturating_sub(ACCOUNT_MAX),
-            ..self.finding(resource, account, requested)
+        if quota.enforcement != Enforcement::Shadow && quota.is_near(headroom.taken, headroom.limit)
+        {
+            verdict.near.push(headroom);
         }
     }
 
-    fn finding(&self, resource: &ResourceKey, account: Account, requested: i64) -> Finding {
+    fn finding(&self, resource: &ResourceKey, taken: Taken, requested: i64) -> Finding {
         Finding {
             subject: SubjectName::of_checked(self.name),
             resource: resource.clone(),
@@ -334,10 +438,22 @@ impl<'a> Line<'a> {
             pattern: None,
             reason: Reason::Limit,
             limit: None,
-            used: account.used,
-            held: account.held,
+            window: None,
+            used: taken.used,
+            held: taken.held,
             requested,
             shortfall: 0,
+            retry: None,
+        }
+    }
+}
+
+impl Limit {
+    /// The number, where there is one.
+    pub fn value(self) -> Option<i64> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Unlimited => None,
         }
     }
 }

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use crate::allocation::Allocation;
-use crate::command::{Digest, Provenance};
-use crate::evaluate::Finding;
+use crate::command::{CorrectUsage, Digest, Provenance, ResetUsage};
+use crate::hold::Hold;
 use crate::name::{Id, OperationId, ResourceKey, SubjectName};
 use crate::outcome::Outcome;
 use crate::quota::{Quota, Target};
 use crate::resource::Resource;
 use crate::subject::Profile;
 use crate::time::Timestamp;
+use crate::verdict::{Finding, Verdict};
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,8 +21,8 @@ pub struct Event {
     pub at: Timestamp,
     /// Revision of the ledger: one per command that changed anything.
     pub revision: u64,
-    /// The operation that caused it.
-    pub operation: OperationId,
+    /// The operation that caused it; absent where time did.
+    pub operation: Option<OperationId>,
     /// Who caused it.
     pub provenance: Arc<Provenance>,
     /// What.
@@ -34,13 +35,16 @@ impl Event {
         const EVENT: usize = 512;
         match &self.change {
             Change::Answered(answered) => answered.outcome.weight().saturating_add(EVENT),
-            Change::Allocated { exceeded, .. } => exceeded.len().saturating_mul(EVENT),
+            Change::Charged(charged) => {
+                let findings = charged.facts.len().saturating_add(charged.shadows.len());
+                findings.saturating_add(2).saturating_mul(EVENT)
+            }
             _ => EVENT,
         }
     }
 }
 
-/// Why an allocation changed.
+/// Why accounts changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cause {
     /// Consume.
@@ -51,8 +55,72 @@ pub enum Cause {
     Release,
     /// Resize.
     Resize,
+    /// Resize to what had happened.
+    ResizeRecord,
     /// ReleaseMatching.
     ReleaseMatching,
+    /// RenewAllocations.
+    Renew,
+    /// Reserve.
+    Reserve,
+    /// CommitHold.
+    Commit,
+    /// CommitHold after the hold's time, or of more than was held, as a fact.
+    CommitRecord,
+    /// RenewHold.
+    RenewHold,
+    /// CancelHold.
+    Cancel,
+    /// Its time was over.
+    Expire,
+}
+
+/// Accounts, and the rows that say why, changed together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Charged {
+    /// The subject.
+    pub subject: SubjectName,
+    /// The further subjects, in canonical order.
+    pub also: Vec<SubjectName>,
+    /// What changed of what is in use or was counted, in every account of the charge set, in base units.
+    pub used: Vec<(ResourceKey, i64)>,
+    /// What changed of what is held.
+    pub held: Vec<(ResourceKey, i64)>,
+    /// The allocation afterwards; without amounts where it ended.
+    pub allocation: Option<Arc<Allocation>>,
+    /// The hold afterwards.
+    pub hold: Option<Arc<Hold>>,
+    /// Why.
+    pub cause: Cause,
+    /// Limits that a fact exceeded, and WARN limits that were violated (C4.3).
+    pub facts: Vec<Finding>,
+    /// SHADOW limits that would have refused.
+    pub shadows: Vec<Finding>,
+}
+
+impl Charged {
+    /// A change without anything in it yet.
+    pub(crate) fn new(subject: &SubjectName, also: &[SubjectName], cause: Cause) -> Self {
+        Self {
+            subject: subject.clone(),
+            also: also.to_vec(),
+            used: Vec::new(),
+            held: Vec::new(),
+            allocation: None,
+            hold: None,
+            cause,
+            facts: Vec::new(),
+            shadows: Vec::new(),
+        }
+    }
+
+    /// Notes what the verdict found without refusing.
+    pub(crate) fn noting(mut self, verdict: &Verdict) -> Self {
+        let facts = verdict.exceeded.iter().chain(&verdict.warnings);
+        self.facts = facts.cloned().collect();
+        self.shadows.clone_from(&verdict.shadows);
+        self
+    }
 }
 
 /// What happened.
@@ -92,16 +160,21 @@ pub enum Change {
         /// Its id.
         id: Id,
     },
-    /// An allocation was charged, changed or released.
-    Allocated {
-        /// The allocation afterwards; without amounts where it ended.
-        allocation: Arc<Allocation>,
-        /// What changed in every account of its charge set, in base units.
-        deltas: Vec<(ResourceKey, i64)>,
-        /// Why.
-        cause: Cause,
-        /// Limits that a fact exceeded.
-        exceeded: Vec<Finding>,
+    /// A subject was deleted with all below it, and the patterns below it.
+    SubjectDeleted {
+        /// Its name.
+        name: SubjectName,
+    },
+    /// Accounts changed, and the rows that say why.
+    Charged(Box<Charged>),
+    /// Counts and buckets were set to zero.
+    UsageReset(ResetUsage),
+    /// What was counted was changed.
+    UsageCorrected(CorrectUsage),
+    /// A step of the wall clock was accepted.
+    ClockAccepted {
+        /// The wall clock less the server's before, in nanoseconds.
+        offset_ns: i64,
     },
     /// A command was answered and its answer is remembered.
     Answered(Arc<Remembered>),

@@ -4,18 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::allocation::{Allocation, AllocationKey};
-use crate::command::{Action, Command};
+use crate::charge::charge_set;
+use crate::command::{Action, Command, Provenance};
 use crate::decide::Step;
 use crate::defaults::Defaults;
+use crate::ends::Ending;
 use crate::evaluate::Scene;
-use crate::event::{Change, Event, Remembered};
+use crate::event::{Cause, Change, Charged, Event, Remembered};
+use crate::hold::{End, Hold, HoldKey};
 use crate::name::{ResourceKey, SYSTEM, SubjectName};
 use crate::operation::{Memory, MemoryBounds, Recall};
-use crate::outcome::{Outcome, Reply};
+use crate::outcome::{Answer, Outcome, Reply};
 use crate::quota::{QuotaList, Target};
 use crate::record::{self, Floor, Image, Meta, Misfit, Record, RecordKey, Records};
 use crate::rejection::Rejection;
-use crate::resource::Resources;
+use crate::resource::{Kind, Resources};
+use crate::stake::{RowKey, Stake};
 use crate::subject::{Profile, Subject};
 use crate::time::Timestamp;
 
@@ -61,6 +65,19 @@ pub struct Decided {
     pub events: Vec<Event>,
 }
 
+/// How much there is of what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sizes {
+    /// Subjects, those included that are deleted and not swept yet.
+    pub subjects: usize,
+    /// Allocations, those included whose time is over and that nobody has closed yet.
+    pub allocations: usize,
+    /// Holds that nobody has closed yet.
+    pub holds: usize,
+    /// Operations whose outcomes are remembered.
+    pub operations: usize,
+}
+
 /// The whole state. One thread owns it.
 #[derive(Debug)]
 pub struct Ledger {
@@ -70,6 +87,15 @@ pub struct Ledger {
     pub(crate) defaults: Arc<Defaults>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) allocations: BTreeMap<AllocationKey, Arc<Allocation>>,
+    pub(crate) holds: BTreeMap<HoldKey, Arc<Hold>>,
+    /// Ended holds by when they ended.
+    pub(crate) ended: BTreeSet<(Timestamp, HoldKey)>,
+    /// Rows that end by themselves, by the second since the Unix epoch at which they do.
+    pub(crate) due: BTreeSet<(i64, RowKey)>,
+    /// Deleted subjects with descendants that are not swept yet, each with the last revision that is dead.
+    pub(crate) dying: Arc<BTreeMap<SubjectName, u64>>,
+    /// Subjects that are not in this ledger and count against its bound: those of a fork's origin.
+    pub(crate) elsewhere: usize,
     pub(crate) by_label: BTreeMap<(String, String), BTreeSet<AllocationKey>>,
     pub(crate) quotas_on: HashMap<ResourceKey, usize>,
     pub(crate) memory: Memory,
@@ -139,6 +165,12 @@ impl Ledger {
                     ledger.index_labels(&allocation, true);
                     ledger.allocations.insert(key, allocation);
                 }
+                (RecordKey::Hold(key), Record::Hold(hold)) => {
+                    ledger.holds.insert(key, hold);
+                }
+                (RecordKey::Dying(name), Record::Dying(revision)) => {
+                    Arc::make_mut(&mut ledger.dying).insert(name, revision);
+                }
                 (RecordKey::Floor(lane), Record::Floor(floor)) => {
                     ledger.memory.restore_floor(lane, floor);
                 }
@@ -151,6 +183,7 @@ impl Ledger {
                 why: "the root is missing",
             });
         }
+        ledger.index_ends();
         Ok(ledger)
     }
 
@@ -162,12 +195,81 @@ impl Ledger {
             defaults: Arc::default(),
             resources: Arc::default(),
             allocations: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            due: BTreeSet::new(),
+            dying: Arc::default(),
+            elsewhere: 0,
             by_label: BTreeMap::new(),
             quotas_on: HashMap::new(),
             memory: Memory::new(bounds.memory, Floor::default()),
             revision: 0,
             touched: BTreeMap::new(),
             touched_bytes: 0,
+        }
+    }
+
+    /// A ledger with the tables of this one and none of its subjects and rows yet: somewhere to try out
+    /// changes.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            defaults: self.defaults.clone(),
+            resources: self.resources.clone(),
+            revision: self.revision,
+            elsewhere: self.subjects_count(),
+            ..Self::bare(self.bounds)
+        }
+    }
+
+    /// What of the accounts ends by itself, and when: it follows from the rows.
+    fn index_ends(&mut self) {
+        let allocations: Vec<Arc<Allocation>> = self
+            .allocations
+            .values()
+            .filter(|row| row.expires.is_some())
+            .cloned()
+            .collect();
+        for row in allocations {
+            let stake = Stake::of_allocation(&row);
+            self.index_end(&stake, RowKey::Allocation(row.key.clone()));
+        }
+        let holds: Vec<Arc<Hold>> = self.holds.values().cloned().collect();
+        for hold in holds {
+            match hold.ended {
+                None => self.index_end(&Stake::of_hold(&hold), RowKey::Hold(hold.key.clone())),
+                Some((_, at)) => {
+                    self.ended.insert((at, hold.key.clone()));
+                }
+            }
+        }
+    }
+
+    fn index_end(&mut self, stake: &Stake<'_>, key: RowKey) {
+        let Some(second) = stake.ends else {
+            return;
+        };
+        self.due.insert((second, key));
+        let names = charge_set(stake.subject, stake.also);
+        for (name, recorded) in names.into_iter().zip(stake.incarnations) {
+            if !self.is_incarnation(name, Some(*recorded)) {
+                continue;
+            }
+            for (resource, amount) in stake.amounts {
+                let ending = match (stake.held, self.kind(resource)) {
+                    (true, _) => Ending {
+                        used: 0,
+                        held: *amount,
+                    },
+                    (false, Kind::Concurrency) => Ending {
+                        used: *amount,
+                        held: 0,
+                    },
+                    (false, _) => continue,
+                };
+                if let Some(subject) = self.subjects.get_mut(name) {
+                    subject.account_mut(resource).ends.add(second, ending);
+                }
+            }
         }
     }
 
@@ -232,27 +334,63 @@ impl Ledger {
             Ok(step) => step,
             Err(rejection) => return rejected(rejection),
         };
-        self.answered(now, command, step)
+        let mut decided = self.answered(now, command, step);
+        if command.validate_only {
+            decided.events.clear();
+        }
+        decided
     }
 
     fn step(&self, now: Timestamp, command: &Command) -> Result<Step, Rejection> {
         let provenance = &command.provenance;
         match &command.action {
+            Action::Linked(members) => self.linked(now, members, provenance),
+            Action::SetQuotas(quotas) => self.set_quotas(now, quotas, provenance),
+            action => self.single(now, action, provenance),
+        }
+    }
+
+    /// Decides an action of one step.
+    pub(crate) fn single(
+        &self,
+        now: Timestamp,
+        action: &Action,
+        provenance: &Provenance,
+    ) -> Result<Step, Rejection> {
+        match action {
             Action::Consume(consume) => self.consume(now, consume, provenance),
             Action::Release(release) => self.release(now, release),
             Action::Resize(resize) => self.resize(now, resize),
+            Action::Renew(renew) => Ok(self.renew(now, renew)),
             Action::ReleaseMatching(matching) => Ok(self.release_matching(now, matching)),
+            Action::Reserve(reserve) => self.reserve(now, reserve, provenance),
+            Action::CommitHold(commit) => self.commit_hold(now, commit),
+            Action::RenewHold { hold, ttl } => self.renew_hold(now, hold, *ttl),
+            Action::CancelHold(hold) => self.cancel_hold(now, hold),
             Action::SetSubject(subject) => self.set_subject(now, subject),
+            Action::DeleteSubject { name, etag } => self.delete_subject(now, name, etag),
             Action::SetResource(resource) => self.set_resource(resource),
             Action::DeleteResource { key, etag } => self.delete_resource(key, etag),
-            Action::SetQuota(quota) => self.set_quota(now, quota),
             Action::DeleteQuota {
                 target,
                 resource,
                 id,
                 etag,
                 force,
-            } => self.delete_quota(target, resource, id, etag, *force),
+            } => self.delete_quota(now, target, resource, id.as_ref(), etag, *force),
+            Action::ResetUsage(reset) => self.reset_usage(now, reset),
+            Action::CorrectUsage(correct) => self.correct_usage(now, correct),
+            Action::AcceptClock { offset_ns } => Ok(Step {
+                answer: Answer::ClockAccepted {
+                    offset_ns: *offset_ns,
+                },
+                changes: vec![Change::ClockAccepted {
+                    offset_ns: *offset_ns,
+                }],
+            }),
+            Action::Linked(_) | Action::SetQuotas(_) => {
+                unreachable!("a step of several is not a step of another")
+            }
         }
     }
 
@@ -266,7 +404,7 @@ impl Ledger {
         let event = |change| Event {
             at: now,
             revision,
-            operation: operation.id.clone(),
+            operation: Some(operation.id.clone()),
             provenance: command.provenance.clone(),
             change,
         };
@@ -287,6 +425,58 @@ impl Ledger {
             }),
             events,
         }
+    }
+
+    /// Closes up to `most` rows whose second is over: bookkeeping, for nothing that is decided depends on it
+    /// (C6.3). Pure, like [`Self::decide`].
+    pub fn close_due(&self, now: Timestamp, most: usize) -> Vec<Event> {
+        let second = now.whole_second();
+        let over = self.due.iter().take_while(|(due, _)| *due <= second);
+        let provenance = Arc::new(Provenance::default());
+        let revision = self.next_revision();
+        over.take(most)
+            .filter_map(|(_, key)| self.closing(now, key))
+            .map(|charged| Event {
+                at: now,
+                revision,
+                operation: None,
+                provenance: provenance.clone(),
+                change: Change::Charged(Box::new(charged)),
+            })
+            .collect()
+    }
+
+    fn closing(&self, now: Timestamp, key: &RowKey) -> Option<Charged> {
+        let revision = self.next_revision();
+        match key {
+            RowKey::Hold(key) => {
+                let hold = self.holds.get(key)?;
+                Some(Charged {
+                    held: crate::decide::negative(&hold.amounts),
+                    hold: Some(Arc::new(hold.closed(End::Expired, now, revision))),
+                    ..Charged::new(&hold.subject, &hold.also, Cause::Expire)
+                })
+            }
+            RowKey::Allocation(key) => {
+                let row = self.allocations.get(key)?;
+                let ended: Vec<_> = row
+                    .amounts
+                    .iter()
+                    .filter(|(resource, _)| self.kind(resource) == Kind::Concurrency)
+                    .cloned()
+                    .collect();
+                Some(Charged {
+                    used: crate::decide::negative(&ended),
+                    allocation: Some(Arc::new(self.without_concurrency(row, revision, now))),
+                    ..Charged::new(&row.subject, &row.also, Cause::Expire)
+                })
+            }
+        }
+    }
+
+    /// The second since the Unix epoch at which the next row ends by itself.
+    pub fn next_due(&self) -> Option<i64> {
+        self.due.first().map(|(second, _)| *second)
     }
 
     /// The revision that the next command gets.
@@ -337,6 +527,11 @@ impl Ledger {
                 .allocations
                 .get(key)
                 .map(|allocation| Record::Allocation(allocation.clone())),
+            RecordKey::Hold(key) => self.holds.get(key).map(|hold| Record::Hold(hold.clone())),
+            RecordKey::Dying(name) => self
+                .dying
+                .get(name)
+                .map(|revision| Record::Dying(*revision)),
             RecordKey::Floor(lane) => self.memory.floor(lane).map(Record::Floor),
         }
     }
@@ -360,14 +555,27 @@ impl Ledger {
                 .map(|entry| RecordKey::Quotas(Target::Pattern(entry.pattern.clone()))),
         );
         keys.extend(self.allocations.keys().cloned().map(RecordKey::Allocation));
+        keys.extend(self.holds.keys().cloned().map(RecordKey::Hold));
+        keys.extend(self.dying.keys().cloned().map(RecordKey::Dying));
         keys.retain(|key| self.record(key).is_some());
         keys.sort();
         keys
     }
 
-    /// A subject.
+    /// A subject, unless it was deleted.
     pub fn subject(&self, name: &str) -> Option<&Subject> {
-        self.subjects.get(name)
+        let subject = self.subjects.get(name)?;
+        (!is_dead(&self.dying, subject)).then_some(subject)
+    }
+
+    /// Number of subjects, those included that are deleted and not swept yet.
+    pub fn subjects_count(&self) -> usize {
+        self.subjects.len().saturating_add(self.elsewhere)
+    }
+
+    /// Deleted subjects with descendants that are not swept yet; see [`is_dead`].
+    pub fn dying(&self) -> &Arc<BTreeMap<SubjectName, u64>> {
+        &self.dying
     }
 
     /// Names of subjects after `after` that are `prefix` or below it, in the order of their texts.
@@ -378,19 +586,39 @@ impl Ledger {
     ) -> impl Iterator<Item = &'a SubjectName> {
         use std::ops::Bound::{Excluded, Unbounded};
         let start = if prefix == SYSTEM { "" } else { prefix };
+        let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
         let first = self.names.get(start).filter(|_| after.is_empty());
         let start = if after < start { start } else { after };
-        first.into_iter().chain(
+        first.into_iter().filter(living).chain(
             self.names
                 .range::<str, _>((Excluded(start), Unbounded))
                 .take_while(move |name| prefix == SYSTEM || name.as_str().starts_with(prefix))
-                .filter(move |name| name.is_within(prefix)),
+                .filter(move |name| name.is_within(prefix))
+                .filter(living),
         )
+    }
+
+    /// Holds after `after` of `prefix` and all below it, live or ended, in the order of their keys.
+    pub fn holds<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Hold>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let start = if after < start { start } else { after };
+        self.holds
+            .range::<str, _>((Excluded(start), Unbounded))
+            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .filter_map(|(key, _)| self.hold(key.as_str()))
+            .filter(move |hold| hold.subject.is_within(prefix))
     }
 
     /// All subjects, in no order.
     pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.subjects.values()
+        self.subjects
+            .values()
+            .filter(|subject| !is_dead(&self.dying, subject))
     }
 
     /// An allocation.
@@ -432,23 +660,37 @@ impl Ledger {
     /// Quotas set on a subject or a pattern.
     pub fn quotas(&self, target: &Target) -> Option<&QuotaList> {
         match target {
-            Target::Subject(name) => self.subjects.get(name).map(|subject| &*subject.quotas),
+            Target::Subject(name) => self.subject(name.as_str()).map(|subject| &*subject.quotas),
             Target::Pattern(pattern) => self.defaults.get(pattern).map(|entry| &entry.quotas),
         }
     }
 
-    /// Numbers of subjects, allocations and remembered operations.
-    pub fn sizes(&self) -> (usize, usize, usize) {
-        (
-            self.subjects.len(),
-            self.allocations.len(),
-            self.memory.size().0,
-        )
+    /// How much there is.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            subjects: self.subjects.len(),
+            allocations: self.allocations.len(),
+            holds: self.holds.len().saturating_sub(self.ended.len()),
+            operations: self.memory.size().0,
+        }
     }
 
     /// The state that an evaluation of these names sees; `subject` is the one that a request names first.
-    pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str]) -> Scene<'a> {
-        let lines = names.iter().map(|name| (*name, self.subjects.get(*name)));
-        Scene::new(subject, lines, &self.defaults, &self.resources)
+    /// `now` is the instant to evaluate at.
+    pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str], now: Timestamp) -> Scene<'a> {
+        let lines = names.iter().map(|name| (*name, self.subject(name)));
+        Scene::new(subject, lines, &self.defaults, &self.resources, now)
     }
+}
+
+/// Whether a subject was deleted with one above it and is not swept yet.
+pub fn is_dead(dying: &BTreeMap<SubjectName, u64>, subject: &Subject) -> bool {
+    if dying.is_empty() {
+        return false;
+    }
+    let mut lineage = subject.name.lineage();
+    lineage.any(|above| {
+        let revision = dying.get(above);
+        revision.is_some_and(|revision| subject.profile.incarnation <= *revision)
+    })
 }

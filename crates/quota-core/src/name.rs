@@ -171,6 +171,23 @@ impl SubjectPattern {
         Ok(Self(text.into()))
     }
 
+    /// The subjects above all that match, from the root on: the pairs before the first `*`.
+    pub fn literal_ancestors(&self) -> Vec<&str> {
+        let mut names = vec![SYSTEM];
+        let mut end = 0_usize;
+        let mut parts = self.0.split('/');
+        while let (Some(collection), Some(id)) = (parts.next(), parts.next()) {
+            if id == "*" {
+                break;
+            }
+            let pair = collection.len().saturating_add(id.len()).saturating_add(1);
+            end = end.saturating_add(pair);
+            names.extend(self.0.get(..end));
+            end = end.saturating_add(1);
+        }
+        names
+    }
+
     /// Whether a subject of that name is in the set.
     pub fn matches(&self, name: &str) -> bool {
         self.zip(name, |pattern, id| pattern == "*" || pattern == id)

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::account::Account;
 use crate::allocation::{Allocation, AllocationKey};
-use crate::amount::Account;
+use crate::ends::Ends;
+use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName};
 use crate::quota::{QuotaList, Target};
 use crate::resource::Resource;
@@ -25,6 +27,10 @@ pub enum RecordKey {
     Quotas(Target),
     /// An allocation.
     Allocation(AllocationKey),
+    /// A hold, live or ended.
+    Hold(HoldKey),
+    /// A deleted subject whose subtree is not swept yet.
+    Dying(SubjectName),
     /// What a first pair has forgotten.
     Floor(Arc<str>),
 }
@@ -40,13 +46,17 @@ pub enum Record {
     Subject {
         /// Its profile.
         profile: Arc<Profile>,
-        /// Its accounts.
+        /// Its accounts, without what of them ends by itself: that follows from allocations and holds.
         accounts: Vec<(ResourceKey, Account)>,
     },
     /// Quotas.
     Quotas(Arc<QuotaList>),
     /// An allocation.
     Allocation(Arc<Allocation>),
+    /// A hold.
+    Hold(Arc<Hold>),
+    /// A deleted subject: incarnations up to this revision are dead, its own and those of all below it.
+    Dying(u64),
     /// What a first pair has forgotten.
     Floor(Floor),
 }
@@ -130,6 +140,14 @@ impl Records {
 pub(crate) fn of_subject(subject: &Subject) -> Record {
     Record::Subject {
         profile: subject.profile.clone(),
-        accounts: subject.accounts().to_vec(),
+        accounts: subject.accounts().iter().map(without_ends).collect(),
     }
+}
+
+fn without_ends((resource, account): &(ResourceKey, Account)) -> (ResourceKey, Account) {
+    let account = Account {
+        ends: Ends::default(),
+        ..account.clone()
+    };
+    (resource.clone(), account)
 }

@@ -39,6 +39,67 @@ pub enum Rejection {
     /// No such allocation.
     #[error("allocation {0} does not exist")]
     AllocationUnknown(String),
+    /// No such hold.
+    #[error("hold {0} does not exist")]
+    HoldUnknown(String),
+    /// The hold has ended (C6.3).
+    #[error("hold {hold} is {state} and cannot be {what}")]
+    HoldEnded {
+        /// The hold.
+        hold: String,
+        /// How it ended.
+        state: &'static str,
+        /// What was to be done with it.
+        what: &'static str,
+    },
+    /// More would be committed than is held, and the caller did not say what to do then.
+    #[error(
+        "hold {hold} holds {held} of {resource}, not {requested}; ask for the rest to be checked or recorded"
+    )]
+    HoldTooSmall {
+        /// The hold.
+        hold: String,
+        /// The resource.
+        resource: ResourceKey,
+        /// What is held, in base units.
+        held: i64,
+        /// What was to be committed, in base units.
+        requested: i64,
+    },
+    /// A correction would take a count below zero or beyond its bound (C1.4).
+    #[error("{subject} has counted {counted} of {resource}{window}; {change} cannot be added")]
+    CorrectionTooLarge {
+        /// The subject.
+        subject: String,
+        /// The resource.
+        resource: ResourceKey,
+        /// Which count, as a part of the sentence.
+        window: &'static str,
+        /// What was counted, in base units.
+        counted: i64,
+        /// What was to be added, in base units.
+        change: i64,
+    },
+    /// The subject still has something in use (C2.5).
+    #[error("subject {subject} has {used} of {resource} used and {held} held; give it back first")]
+    SubjectInUse {
+        /// The subject.
+        subject: SubjectName,
+        /// The resource.
+        resource: ResourceKey,
+        /// In use, in base units.
+        used: i64,
+        /// Held, in base units.
+        held: i64,
+    },
+    /// One of several steps of a command cannot be done, so none is.
+    #[error("{field}: {rejection}")]
+    Member {
+        /// Which, as the path of a field.
+        field: String,
+        /// Why.
+        rejection: Box<Rejection>,
+    },
     /// No such quota.
     #[error("{target} has no quota {id} on {resource}")]
     QuotaUnknown {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::amount::Account;
+use crate::account::Account;
 use crate::labels::Labels;
 use crate::name::{ResourceKey, SubjectName};
 use crate::quota::QuotaList;
@@ -51,20 +51,16 @@ impl Subject {
     /// About how many bytes its record takes.
     pub(crate) fn weight(&self) -> usize {
         const SUBJECT: usize = 512;
-        const ACCOUNT: usize = 80;
-        self.accounts
-            .len()
-            .saturating_mul(ACCOUNT)
-            .saturating_add(SUBJECT)
+        let accounts = self.accounts.iter().map(|(_, account)| account.weight());
+        accounts.fold(SUBJECT, usize::saturating_add)
     }
 
-    /// What it has of a resource; zero where it was never charged.
-    pub fn account(&self, resource: &ResourceKey) -> Account {
+    /// What it has of a resource; none where it was never charged.
+    pub fn account(&self, resource: &ResourceKey) -> Option<&Account> {
         self.accounts
             .iter()
             .find(|(key, _)| key == resource)
-            .map(|(_, account)| *account)
-            .unwrap_or_default()
+            .map(|(_, account)| account)
     }
 
     /// Every account that was ever charged, by resource.

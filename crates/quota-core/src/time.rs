@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+/// Nanoseconds in a second.
+pub const SECOND_NS: i64 = 1_000_000_000;
+
 /// An instant in nanoseconds since the Unix epoch, by the server's clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -25,6 +28,30 @@ impl Timestamp {
     pub fn minus(self, ago: Duration) -> Self {
         let ago = i64::try_from(ago.as_nanos()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(ago))
+    }
+
+    /// Nanoseconds from `earlier` to this instant; zero where `earlier` is later.
+    pub fn nanos_since(self, earlier: Self) -> i64 {
+        self.0.saturating_sub(earlier.0).max(0)
+    }
+
+    /// The time from `earlier` to this instant; zero where `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos_since(earlier).unsigned_abs())
+    }
+
+    /// The last whole second at or before this instant, since the Unix epoch.
+    pub fn whole_second(self) -> i64 {
+        self.0.div_euclid(SECOND_NS)
+    }
+
+    /// The first whole second at or after this instant, since the Unix epoch.
+    pub fn next_whole_second(self) -> i64 {
+        let whole = self.whole_second();
+        match self.0.rem_euclid(SECOND_NS) {
+            0 => whole,
+            _ => whole.saturating_add(1),
+        }
     }
 
     /// The instant `later` later; the last instant where that cannot be written.

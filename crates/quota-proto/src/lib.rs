@@ -9,6 +9,8 @@
     reason = "generated; `cargo xtask tidy` demands a comment on every item of proto/ instead"
 )]
 
+mod verdict;
+
 /// Package `quota.v1`.
 pub mod v1 {
     include!("generated/quota.v1.rs");

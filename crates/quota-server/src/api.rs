@@ -1,10 +1,12 @@
 //! The services. Handlers convert, call and convert back; they decide nothing.
 
 mod admin;
+mod batch;
 mod check;
 mod consume;
 mod from_proto;
 mod page;
+mod reserve;
 pub mod status;
 mod to_proto;
 
@@ -21,8 +23,9 @@ use from_proto::{Caller, Identity};
 pub use admin::Admin;
 pub use check::Check;
 pub use consume::Consume;
+pub use reserve::Reserve;
 
-/// Answers a command with what the conversion makes of its reply.
+/// Answers a command with its reply and the id of its operation.
 async fn execute(
     engine: &Arc<Engine>,
     caller: Caller,
@@ -30,7 +33,15 @@ async fn execute(
     action: Action,
 ) -> Result<(Reply, String), Status> {
     let id = identity.id.to_string();
-    let command = Command {
+    let command = command(&caller.actor, identity, action);
+    match engine.execute(command, caller.patience).await {
+        Ok(reply) => Ok((reply, id)),
+        Err(fault) => Err(status::of_fault(&fault)),
+    }
+}
+
+fn command(actor: &str, identity: Identity, action: Action) -> Command {
+    Command {
         operation: Operation {
             id: identity.id,
             given: identity.given,
@@ -38,15 +49,17 @@ async fn execute(
             age: identity.age,
         },
         provenance: Arc::new(Provenance {
-            actor: caller.actor,
+            actor: actor.to_owned(),
             source: identity.source,
         }),
         action,
-    };
-    match engine.execute(command, caller.patience).await {
-        Ok(reply) => Ok((reply, id)),
-        Err(fault) => Err(status::of_fault(&fault)),
+        validate_only: identity.validate_only,
     }
+}
+
+/// When a reply was decided.
+fn decided(reply: &Reply) -> Option<prost_types::Timestamp> {
+    Some(to_proto::timestamp(reply.outcome.decided))
 }
 
 /// The answer is of the kind of its command: a bug otherwise.

@@ -9,6 +9,7 @@ use quota_core::Bounds;
 use quota_core::ledger::AutoCreate;
 use quota_core::operation::MemoryBounds;
 
+use crate::clock::ClockOptions;
 use crate::engine::EngineOptions;
 
 /// A value that can be read from and shown as text.
@@ -84,6 +85,10 @@ settings! {
     commit_stall_max: Duration = Duration::from_secs(5);
     /// A wall clock that is off by more is not followed.
     clock_step_max: Duration = Duration::from_secs(10);
+    /// A wall clock that says that the machine was off for longer needs --accept-clock.
+    downtime_max: Duration = Duration::from_secs(30 * 24 * 3600);
+    /// Start although the wall clock is in doubt, and go on from it. For one start: not for the file.
+    accept_clock: bool = false;
     /// Bytes of one journal segment.
     segment_bytes: u64 = 64 << 20;
     /// Bytes of journal beyond which the oldest is dropped, with the outcomes in it.
@@ -98,6 +103,8 @@ settings! {
     metadata_bytes_max: u32 = 16 << 10;
     /// Most calls under way on one connection.
     streams_max: u32 = 1024;
+    /// Most connections; further ones are closed at once.
+    connections_max: usize = 10_000;
     /// How long a shutdown waits for calls under way.
     drain_timeout: Duration = Duration::from_secs(10);
     /// Which log lines are written, such as `info` or `quota_server=debug,info`.
@@ -208,6 +215,7 @@ impl Config {
             ("commit_stall_max", self.commit_stall_max),
             ("operations_horizon", self.operations_horizon),
             ("clock_step_max", self.clock_step_max),
+            ("downtime_max", self.downtime_max),
         ];
         for (name, value) in moments {
             at_least(
@@ -269,6 +277,17 @@ impl Config {
             commit_stall_max: self.commit_stall_max,
             journal_bytes_max: self.journal_bytes_max,
             bounds: self.bounds(),
+        }
+    }
+}
+
+impl Config {
+    /// How the clock follows.
+    pub fn clock(&self) -> ClockOptions {
+        ClockOptions {
+            step_max: self.clock_step_max,
+            downtime_max: self.downtime_max,
+            accept: self.accept_clock,
         }
     }
 }

@@ -24,7 +24,7 @@ use quota_store::applier::{Applier, Progress};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use queue::{Item, Queue, Ticket};
+use queue::{Item, Queue, READS, Replies, Ticket};
 use views::Views;
 
 /// How the engine works; every bound has its name in the configuration.
@@ -84,6 +84,8 @@ pub struct Parts {
 pub struct Engine {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// When it was started, by the boot-time clock.
+    began_ns: i64,
 }
 
 /// What the writer and its callers share.
@@ -124,6 +126,7 @@ impl Engine {
             .name("quota-writer".into())
             .spawn(move || writer.run())?;
         Ok(Self {
+            began_ns: shared.clock.boot_ns(),
             shared,
             thread: Mutex::new(Some(thread)),
         })
@@ -136,17 +139,33 @@ impl Engine {
         command: Command,
         patience: Option<Duration>,
     ) -> Result<Reply, Fault> {
+        let replies = self.execute_all(vec![command], patience).await?;
+        let reply = replies.into_iter().next();
+        reply
+            .unwrap_or(Err(Rejection::Invalid(Vec::new())))
+            .map_err(Fault::Rejected)
+    }
+
+    /// The same for several commands, in their order, each of which sees what those before it did. They wait
+    /// in the lane of the first.
+    pub async fn execute_all(
+        &self,
+        commands: Vec<Command>,
+        patience: Option<Duration>,
+    ) -> Result<Replies, Fault> {
         self.admit()?;
         let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         // A caller that goes away drops this future, and with it its interest in being decided.
         let claim = TicketGuard(ticket.clone());
-        self.shared.queue.push(Item::Command {
-            command: Box::new(command),
+        let lane = commands.first().map_or("", Command::lane).to_owned();
+        let item = Item::Commands {
+            commands,
             reply,
             ticket: ticket.clone(),
-        })?;
+        };
+        self.shared.queue.push(&lane, item)?;
         let answered = match patience {
             Some(patience) => tokio::time::timeout(patience, answer).await,
             None => Ok(answer.await),
@@ -173,15 +192,12 @@ impl Engine {
         self.admit()?;
         let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
-        let job = move |ledger: Option<&Ledger>| {
-            if let Some(ledger) = ledger {
-                let _ = reply.send(read(ledger));
-            }
+        let job = move |ledger: Result<&Ledger, Fault>| {
+            let _ = reply.send(ledger.map(read));
         };
-        self.shared.queue.push(Item::Read(Box::new(job)))?;
-        answer
-            .await
-            .map_err(|_| Fault::JournalDown { unknown: false })
+        self.shared.queue.push(READS, Item::Read(Box::new(job)))?;
+        let answered = answer.await;
+        answered.unwrap_or(Err(Fault::JournalDown { unknown: false }))
     }
 
     /// The published state.
@@ -217,6 +233,17 @@ impl Engine {
     /// Whether nobody awaits the writer.
     pub fn is_idle(&self) -> bool {
         self.shared.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// How long it has been running.
+    pub fn uptime(&self) -> Duration {
+        let since = self.shared.clock.boot_ns().saturating_sub(self.began_ns);
+        Duration::from_nanos(since.max(0).unsigned_abs())
+    }
+
+    /// The weight of the commands that wait, in single commands.
+    pub fn queued(&self) -> usize {
+        self.shared.queue.weight()
     }
 
     /// How far the applier is behind.

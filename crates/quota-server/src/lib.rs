@@ -6,6 +6,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod engine;
 pub mod server;
 pub mod store;

@@ -24,6 +24,8 @@ const EXIT_DATA_DIR: u8 = 3;
 const EXIT_LISTEN: u8 = 4;
 /// What is in the data directory is damaged.
 const EXIT_DAMAGED: u8 = 5;
+/// The wall clock is in doubt.
+const EXIT_CLOCK: u8 = 6;
 
 /// The quota authority: the one server to ask before anything limited is handed out.
 #[derive(Parser)]
@@ -66,6 +68,9 @@ struct Serve {
     /// Allow listening beyond loopback although callers are not authenticated.
     #[arg(long)]
     insecure: bool,
+    /// Start although the wall clock is in doubt, and go on from it.
+    #[arg(long)]
+    accept_clock: bool,
     /// Print what is in force, with comments, and exit.
     #[arg(long)]
     print_config: bool,
@@ -82,6 +87,9 @@ impl Serve {
         }
         if self.insecure {
             flags.push(("insecure", "true".to_owned()));
+        }
+        if self.accept_clock {
+            flags.push(("accept_clock", "true".to_owned()));
         }
         Config::load(self.config.as_deref(), std::env::vars_os(), &flags)
     }
@@ -177,6 +185,7 @@ async fn run(config: Config) -> ExitCode {
         message_bytes_max: config.message_bytes_max,
         metadata_bytes_max: config.metadata_bytes_max,
         streams_max: config.streams_max,
+        connections_max: config.connections_max,
         drain_timeout: config.drain_timeout,
     };
     let served = server::serve(engine, listener, limits, stop).await;
@@ -225,6 +234,7 @@ fn refuse_store(error: &OpenError) -> ExitCode {
         OpenError::DataDir(DataDirError::Damaged { .. } | DataDirError::JournalGone { .. }) => {
             EXIT_DAMAGED
         }
+        OpenError::Clock(_) => EXIT_CLOCK,
         OpenError::DataDir(_) | OpenError::Io(_) => EXIT_DATA_DIR,
         OpenError::Recovery(_) if newer => EXIT_DATA_DIR,
         OpenError::Recovery(_) => EXIT_DAMAGED,
@@ -243,13 +253,20 @@ fn report(report: &store::Report) {
 }
 
 fn verify_store(config: &Config) -> ExitCode {
-    match store::open_existing(config) {
+    // What is on disk is looked at; nothing is decided by a clock.
+    let config = Config {
+        accept_clock: true,
+        ..config.clone()
+    };
+    match store::open_existing(&config) {
         Ok(opened) => {
-            let (subjects, allocations, answers) = opened.parts.ledger.sizes();
+            let sizes = opened.parts.ledger.sizes();
+            let (subjects, allocations) = (sizes.subjects, sizes.allocations);
+            let (holds, answers) = (sizes.holds, sizes.operations);
             let next = opened.parts.journal.next_sequence();
             say(&format!(
                 "whole: {} batches in the journal, {subjects} subjects, {allocations} allocations, \
-                 {answers} remembered answers; every invariant holds\n",
+                 {holds} holds, {answers} remembered answers; every invariant holds\n",
                 next.saturating_sub(opened.parts.journal.first_sequence()),
             ))
         }

@@ -9,17 +9,21 @@ use quota_proto::FILE_DESCRIPTOR_SET;
 use quota_proto::v1::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
 use quota_proto::v1::check_service_server::{CheckServiceServer, SERVICE_NAME as CHECK};
 use quota_proto::v1::consume_service_server::{ConsumeServiceServer, SERVICE_NAME as CONSUME};
+use quota_proto::v1::reserve_service_server::{ReserveServiceServer, SERVICE_NAME as RESERVE};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
+use tracing::warn;
 
 use crate::api::status::complete;
-use crate::api::{Admin, Check, Consume};
+use crate::api::{Admin, Check, Consume, Reserve};
+use crate::connections::Connections;
 use crate::engine::Engine;
 
+/// Name of the clock in the health service.
+const CLOCK: &str = "quota.v1.Clock";
 /// How often health follows the engine.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that does not answer a ping for that long is gone.
@@ -40,6 +44,8 @@ pub struct Limits {
     pub metadata_bytes_max: u32,
     /// Most calls under way on one connection.
     pub streams_max: u32,
+    /// Most connections.
+    pub connections_max: usize,
     /// How long a shutdown waits for calls under way.
     pub drain_timeout: Duration,
 }
@@ -57,6 +63,7 @@ pub async fn serve(
     let admin = AdminServiceServer::new(Admin::new(engine.clone()));
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
+    let reserve = ReserveServiceServer::new(Reserve::new(engine.clone()));
     let most = limits.message_bytes_max;
     let server = Server::builder()
         .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
@@ -78,11 +85,16 @@ pub async fn serve(
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
         )
         .add_service(
+            reserve
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        )
+        .add_service(
             admin
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
         );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Connections::new(listener, limits.connections_max);
     let begin_stop = {
         let (engine, stopping) = (engine.clone(), stopping.clone());
         async move {
@@ -120,9 +132,11 @@ async fn answered(engine: &Engine) {
     }
 }
 
-/// Health per service, and for the whole under the empty name (C11.3): checks go on without a journal.
+/// Health per service, and for the whole under the empty name (C11.3): checks go on without a journal. A wall
+/// clock in doubt is a service of its own and stops none of the others (C1.3).
 async fn follow_health(reporter: HealthReporter, engine: Arc<Engine>) {
     let mut last = None;
+    let mut last_clock = None;
     reporter
         .set_service_status(CHECK, ServingStatus::Serving)
         .await;
@@ -133,9 +147,24 @@ async fn follow_health(reporter: HealthReporter, engine: Arc<Engine>) {
                 true => ServingStatus::Serving,
                 false => ServingStatus::NotServing,
             };
-            for service in ["", CONSUME, ADMIN] {
+            for service in ["", CONSUME, RESERVE, ADMIN] {
                 reporter.set_service_status(service, status).await;
             }
+        }
+        let clock = engine.clock().state();
+        if last_clock.replace(clock.suspect) != Some(clock.suspect) {
+            let status = match clock.suspect {
+                false => ServingStatus::Serving,
+                true => ServingStatus::NotServing,
+            };
+            if clock.suspect {
+                let offset_ns = clock.offset_ns;
+                warn!(
+                    offset_ns,
+                    "the wall clock stepped and is not followed until it is accepted"
+                );
+            }
+            reporter.set_service_status(CLOCK, status).await;
         }
         tokio::time::sleep(HEALTH_INTERVAL).await;
     }

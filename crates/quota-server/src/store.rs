@@ -14,7 +14,7 @@ use quota_store::rows::{RowsError, SledRows};
 use quota_store::{Journal, Rows, base};
 use tracing::warn;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, ClockError, SystemClock, ThisMachine};
 use crate::config::Config;
 use crate::engine::Parts;
 
@@ -39,6 +39,9 @@ pub enum OpenError {
     /// What is in it.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    /// The wall clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The disk.
     #[error("the data directory cannot be used: {0}")]
     Io(#[from] io::Error),
@@ -80,7 +83,8 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
     let rows = Arc::new(open_rows(&directory)?);
     let bounds = config.bounds();
     let recovered = recover(&journal, &*rows, &*bases, store_id, bounds)?;
-    let clock = Arc::new(SystemClock::new(recovered.last, config.clock_step_max));
+    let clock = SystemClock::start(ThisMachine::new(), recovered.last, config.clock())?;
+    let clock = Arc::new(clock);
     let applier_options = ApplierOptions {
         lag_bytes_max: config.apply_lag_max,
         base_bytes: config.base_bytes,

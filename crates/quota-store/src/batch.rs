@@ -18,6 +18,8 @@ pub struct Stamp {
     pub boot_id: [u8; 16],
     /// Nanoseconds since that boot, suspended time included.
     pub boot_ns: i64,
+    /// The wall clock had stepped, and nobody had accepted it.
+    pub suspect: bool,
 }
 
 /// A batch on its way to the journal.
@@ -50,6 +52,8 @@ struct BatchBody {
     events: Vec<EventBody>,
     #[prost(message, repeated, tag = "5")]
     images: Vec<ImageBody>,
+    #[prost(bool, tag = "6")]
+    suspect: bool,
 }
 
 impl Batch {
@@ -61,6 +65,7 @@ impl Batch {
             boot_ns: stamp.boot_ns,
             events: events.iter().map(format::body_of_event).collect(),
             images: images.iter().map(format::body_of_image).collect(),
+            suspect: stamp.suspect,
         };
         let body = format::versioned_bytes(&message);
         let rows = message.images.into_iter().map(RowImage::from).collect();
@@ -122,6 +127,7 @@ impl Contents {
                 now: Timestamp::from_nanos(message.now),
                 boot_id,
                 boot_ns: message.boot_ns,
+                suspect: message.suspect,
             },
             answers,
             images: images.collect::<Result<_, _>>()?,

@@ -3,14 +3,17 @@
 
 mod event;
 mod outcome;
+mod quota;
 mod record;
+mod row;
+mod verdict;
 
 pub(crate) use event::{EventBody, body_of_event, remembered_of_body};
 pub(crate) use record::{ImageBody, body_of_image, image_of_body, key_bytes, key_of_bytes};
 pub(crate) use record::{record_bytes, record_of_bytes};
 
 /// Version of every body below.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// Bytes that this version cannot read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

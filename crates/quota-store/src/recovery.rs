@@ -207,7 +207,7 @@ fn build(
             }
             Ok(())
         })?;
-        report.answers = ledger.sizes().2;
+        report.answers = ledger.sizes().operations;
         recovered.ledger = Some(ledger);
     }
     recovered.report = report.clone();

@@ -8,18 +8,21 @@ use quota_core::allocation::AllocationKey;
 use quota_core::amount::Limit;
 use quota_core::charge::{canonical_also, charge_set};
 use quota_core::command::{
-    Action, Amounts, Command, Consume, Existence, Operation, Provenance, Release, ReleaseMatching,
-    Resize, SetQuota, SetResource, SetSubject,
+    Action, Amounts, Command, CommitHold, Consume, CorrectUsage, Existence, HoldName, Operation,
+    Provenance, Release, ReleaseMatching, Renew, Reserve, ResetUsage, Resize, SetQuota,
+    SetResource, SetSubject, Uncovered,
 };
-use quota_core::decide::may_be;
-use quota_core::evaluate::{Decision, Finding, Mode, Reason};
+use quota_core::decide::{Use, check_use, may_be};
+use quota_core::hold::{End, HoldKey, TTL_DEFAULT};
 use quota_core::invariants;
 use quota_core::name::{Id, NameError, OperationId, ResourceKey, SubjectName};
 use quota_core::outcome::{Answer, Reply};
-use quota_core::quota::{Origin, Target};
+use quota_core::quota::{Enforcement, Origin, State, Target, default_id};
+use quota_core::rate::Rate;
 use quota_core::rejection::Rejection;
 use quota_core::resource::{Kind, WithoutQuota};
 use quota_core::time::Timestamp;
+use quota_core::verdict::{Decision, Finding, Headroom, Mode, Reason, Verdict};
 
 use crate::script::{self, Call, Script, World};
 
@@ -49,11 +52,11 @@ impl BareLedger {
 impl World for BareLedger {
     fn call(&mut self, call: &Call) -> String {
         match call.verb.as_str() {
-            "used" => used(&self.ledger, call),
-            "check" => check(&self.ledger, call),
+            "used" | "held" | "counted" | "hold" => read(&self.ledger, call, self.now),
+            "check" => check(&self.ledger, call, self.now),
             _ => {
                 self.made += 1;
-                let command = match command(call, self.made) {
+                let command = match command(call, self.made, self.now) {
                     Ok(command) => command,
                     Err(_) => return "error INVALID_FIELDS".into(),
                 };
@@ -66,7 +69,7 @@ impl World for BareLedger {
                 self.ledger.expire_answers(self.now, usize::MAX);
                 let broken = invariants::check_state(&self.ledger);
                 assert!(broken.is_empty(), "{broken:?}");
-                reply(decided.reply)
+                reply(call, decided.reply)
             }
         }
     }
@@ -74,10 +77,14 @@ impl World for BareLedger {
     fn advance(&mut self, by: Duration) {
         self.now = self.now.plus(by);
     }
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
 }
 
 /// What a check answers.
-pub fn check(ledger: &Ledger, call: &Call) -> String {
+pub fn check(ledger: &Ledger, call: &Call, now: Timestamp) -> String {
     let read = || -> Result<_, NameError> {
         let subject = SubjectName::parse(&call.place)?;
         let also = also(call, &subject)?;
@@ -86,6 +93,9 @@ pub fn check(ledger: &Ledger, call: &Call) -> String {
     let Ok((subject, also, amounts)) = read() else {
         return "error INVALID_FIELDS".into();
     };
+    if !check_use(ledger.resources(), &amounts, Use::Check).is_empty() {
+        return "error INVALID_FIELDS".into();
+    }
     let named = std::iter::once(&subject).chain(&also);
     let known = |name: &str| ledger.subject(name).is_some();
     if may_be(ledger.bounds().auto_create, named, known).is_some() {
@@ -93,32 +103,48 @@ pub fn check(ledger: &Ledger, call: &Call) -> String {
     }
     let names = charge_set(&subject, &also);
     let verdict = ledger
-        .scene(subject.as_str(), &names)
+        .scene(subject.as_str(), &names, now)
         .evaluate(&amounts, mode(call));
-    let text = script::verdict(
-        verdict.decision == Decision::Denied,
-        false,
-        &findings(&verdict.refusals),
-        &findings(&verdict.exceeded),
-    );
+    let text = script::verdict(call, &shown(&verdict, false));
     match verdict.unbounded.is_empty() {
         true => text,
         false => format!("{text} unbounded"),
     }
 }
 
-/// What an account has.
-pub fn used(ledger: &Ledger, call: &Call) -> String {
+/// What an account or a quota has, or how a hold is.
+pub fn read(ledger: &Ledger, call: &Call, now: Timestamp) -> String {
+    if call.verb == "hold" {
+        let subject = SubjectName::parse(&call.place).expect("a subject");
+        let id = Id::parse(call.option("id").expect("a hold has an id")).expect("an id");
+        return match ledger.hold(HoldKey::new(&subject, &id).as_str()) {
+            Some(hold) => hold.end(now).map_or("LIVE", End::name).to_owned(),
+            None => "error HOLD_UNKNOWN".into(),
+        };
+    }
     let (key, _) = &call.amounts[0];
     let key = ResourceKey::parse(key).expect("a script names resources");
-    match ledger.subject(&call.place) {
-        Some(subject) => subject.account(&key).used.to_string(),
-        None => "error SUBJECT_UNKNOWN".into(),
+    if ledger.subject(&call.place).is_none() {
+        return "error SUBJECT_UNKNOWN".into();
+    }
+    let scene = ledger.scene(&call.place, &[&call.place], now);
+    let line = &scene.lines()[0];
+    match call.verb.as_str() {
+        "used" => line.taken(&key).used.to_string(),
+        "held" => line.taken(&key).held.to_string(),
+        _ => {
+            let gauges = line.gauges(&key);
+            let id = call.option("id").map(|id| format!("{key}.{id}"));
+            let gauge = gauges
+                .iter()
+                .find(|gauge| id.as_ref().is_none_or(|id| gauge.quota().id.as_str() == id));
+            gauge.map_or("none".into(), |gauge| gauge.taken.used.to_string())
+        }
     }
 }
 
 /// The command of a call.
-pub fn command(call: &Call, number: u64) -> Result<Command, NameError> {
+pub fn command(call: &Call, number: u64, now: Timestamp) -> Result<Command, NameError> {
     let given = call.option("op").is_some();
     let made = format!("made-{number}");
     let operation = Operation {
@@ -130,11 +156,19 @@ pub fn command(call: &Call, number: u64) -> Result<Command, NameError> {
     Ok(Command {
         operation,
         provenance: Arc::new(Provenance::default()),
-        action: action(call)?,
+        action: action(call, now)?,
+        validate_only: call.has("dry"),
     })
 }
 
-fn action(call: &Call) -> Result<Action, NameError> {
+fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
+    let ttl = || call.option("ttl").map(script::duration);
+    let hold = || {
+        Ok::<_, NameError>(HoldName {
+            subject: SubjectName::parse(&call.place)?,
+            id: Id::parse(call.option("id").expect("a hold is named"))?,
+        })
+    };
     let subject = || SubjectName::parse(&call.place);
     let id = || call.option("id").map(Id::parse).transpose();
     let expected_generation = call
@@ -157,8 +191,72 @@ fn action(call: &Call) -> Result<Action, NameError> {
                 mode: mode(call),
                 labels: call.labels(),
                 purpose: String::new(),
+                ttl: ttl(),
             })
         }
+        "linked" => {
+            let members = call.members.iter().map(|member| action(member, now));
+            Action::Linked(members.collect::<Result<_, _>>()?)
+        }
+        "renew" => {
+            let ids = call.list("ids");
+            let ids = ids.iter().map(|id| Id::parse(id));
+            Action::Renew(Renew {
+                subject: subject()?,
+                allocations: ids.collect::<Result<_, _>>()?,
+                ttl: ttl().expect("a renewal has a ttl"),
+            })
+        }
+        "reserve" => {
+            let subject = subject()?;
+            Action::Reserve(Reserve {
+                also: also(call, &subject)?,
+                subject,
+                amounts: amounts(call)?,
+                hold: id()?,
+                allocation: call.option("as").map(Id::parse).transpose()?,
+                ttl: ttl().unwrap_or(TTL_DEFAULT),
+                labels: call.labels(),
+                purpose: String::new(),
+            })
+        }
+        "commit" => Action::CommitHold(CommitHold {
+            hold: hold()?,
+            amounts: amounts(call)?,
+            more: uncovered(call.option("more")),
+            late: uncovered(call.option("late")),
+            ttl: ttl(),
+        }),
+        "renew-hold" => Action::RenewHold {
+            hold: hold()?,
+            ttl: ttl().expect("a renewal has a ttl"),
+        },
+        "cancel" => Action::CancelHold(hold()?),
+        "reset" => {
+            let resource = ResourceKey::parse(&call.amounts[0].0)?;
+            let quota = call
+                .option("id")
+                .map(|id| Id::parse(&format!("{resource}.{id}")));
+            Action::ResetUsage(ResetUsage {
+                subject: subject()?,
+                quota: quota.transpose()?,
+                resource,
+            })
+        }
+        "correct" => {
+            let subject = subject()?;
+            Action::CorrectUsage(CorrectUsage {
+                also: also(call, &subject)?,
+                subject,
+                amounts: amounts(call)?,
+                past: call.has("past"),
+                purpose: "a script".into(),
+            })
+        }
+        "unsubject" => Action::DeleteSubject {
+            name: subject()?,
+            etag,
+        },
         "release" => {
             let subject = subject()?;
             Action::Release(Release {
@@ -192,7 +290,7 @@ fn action(call: &Call) -> Result<Action, NameError> {
         }),
         "resource" => Action::SetResource(SetResource {
             key: ResourceKey::parse(&call.place)?,
-            kind: Kind::Allocation,
+            kind: kind(call.option("kind").unwrap_or("allocation")),
             base_unit: "count".into(),
             display_unit: "count".into(),
             display_ratio: 1,
@@ -208,12 +306,12 @@ fn action(call: &Call) -> Result<Action, NameError> {
             key: ResourceKey::parse(&call.place)?,
             etag,
         },
-        "quota" => set_quota(call, existence, etag)?,
+        "quota" => set_quota(call, now, existence, etag)?,
         "unquota" => {
             let resource = ResourceKey::parse(&call.amounts[0].0)?;
             Action::DeleteQuota {
                 target: Target::parse(&call.place)?,
-                id: Id::parse(call.option("id").unwrap_or(resource.as_str()))?,
+                id: quota_id(call, &resource)?,
                 resource,
                 etag,
                 force: call.has("force"),
@@ -223,16 +321,66 @@ fn action(call: &Call) -> Result<Action, NameError> {
     })
 }
 
-fn set_quota(call: &Call, existence: Existence, etag: String) -> Result<Action, NameError> {
+/// The id that a call gives a quota: as it stands, or after its resource where it begins with a dot.
+fn quota_id(call: &Call, resource: &ResourceKey) -> Result<Option<Id>, NameError> {
+    let id = call.option("id").map(|id| match id.starts_with('.') {
+        true => format!("{resource}{id}"),
+        false => id.to_owned(),
+    });
+    id.map(|id| Id::parse(&id)).transpose()
+}
+
+fn set_quota(
+    call: &Call,
+    now: Timestamp,
+    existence: Existence,
+    etag: String,
+) -> Result<Action, NameError> {
     let (resource, limit) = &call.amounts[0];
     let resource = ResourceKey::parse(resource)?;
     let target = Target::parse(&call.place)?;
-    Ok(Action::SetQuota(SetQuota {
-        id: Id::parse(call.option("id").unwrap_or(resource.as_str()))?,
+    let period = call.option("period").map(script::period);
+    let rate = call.option("rate").map(|interval| Rate {
+        interval: script::duration(interval),
+        bucket: call
+            .option("bucket")
+            .map(|text| text.parse().expect("a number")),
+        delay_max: call
+            .option("delay")
+            .map(script::duration)
+            .unwrap_or_default(),
+    });
+    let id = quota_id(call, &resource)?;
+    let later = |key| {
+        call.option(key)
+            .map(|text| now.plus(script::duration(text)))
+    };
+    Ok(Action::SetQuotas(vec![SetQuota {
+        id: id.unwrap_or_else(|| default_id(&resource, period.as_ref(), rate.as_ref())),
         limit: match limit.as_str() {
             "unlimited" => Limit::Unlimited,
             number => Limit::Value(number.parse().expect("a limit is a number")),
         },
+        period,
+        rate,
+        enforcement: match call.option("enforce").unwrap_or("deny") {
+            "deny" => Enforcement::Deny,
+            "warn" => Enforcement::Warn,
+            "shadow" => Enforcement::Shadow,
+            "throttle" => Enforcement::Throttle,
+            other => panic!("no enforcement is called {other}"),
+        },
+        state: match call.option("state").unwrap_or("active") {
+            "active" => State::Active,
+            "disabled" => State::Disabled,
+            "suspended" => State::Suspended,
+            other => panic!("no state is called {other}"),
+        },
+        valid_from: later("from"),
+        valid_until: later("until"),
+        near_percent: call
+            .option("share")
+            .map(|text| text.parse().expect("a percentage")),
         max_request: call
             .option("max")
             .map(|text| text.parse().expect("a number")),
@@ -247,13 +395,39 @@ fn set_quota(call: &Call, existence: Existence, etag: String) -> Result<Action, 
         existence,
         etag,
         force: call.has("force"),
-    }))
+    }]))
+}
+
+fn uncovered(policy: Option<&str>) -> Uncovered {
+    match policy {
+        None | Some("refuse") => Uncovered::Refuse,
+        Some("check") => Uncovered::Check,
+        Some("record") => Uncovered::Record,
+        Some(other) => panic!("no policy is called {other}"),
+    }
+}
+
+fn kind(name: &str) -> Kind {
+    match name {
+        "allocation" => Kind::Allocation,
+        "concurrency" => Kind::Concurrency,
+        "counter" => Kind::Counter,
+        "rate" => Kind::Rate,
+        "per-request" => Kind::PerRequest,
+        "measured" => Kind::Measured,
+        other => panic!("no kind is called {other}"),
+    }
 }
 
 fn mode(call: &Call) -> Mode {
-    match call.has("record") {
-        true => Mode::Record,
-        false => Mode::Strict,
+    match (call.has("record"), call.has("best")) {
+        (true, _) => Mode::Record,
+        (_, true) => Mode::BestEffort {
+            minimum: call
+                .option("min")
+                .map_or(1, |text| text.parse().expect("a number")),
+        },
+        _ => Mode::Strict,
     }
 }
 
@@ -282,40 +456,108 @@ pub fn allocation_key(call: &Call) -> AllocationKey {
 }
 
 /// A reply in the words of scripts.
-pub fn reply(reply: Result<Reply, Rejection>) -> String {
+pub fn reply(call: &Call, reply: Result<Reply, Rejection>) -> String {
     let reply = match reply {
         Ok(reply) => reply,
         Err(rejection) => return format!("error {}", reason(&rejection)),
     };
+    answer(call, &reply.outcome.answer, reply.replayed)
+}
+
+fn answer(call: &Call, answered: &Answer, replayed: bool) -> String {
     let texts = |amounts: &[(ResourceKey, i64)]| -> Vec<(String, i64)> {
         amounts.iter().map(|(k, n)| (k.to_string(), *n)).collect()
     };
-    let suffix = if reply.replayed { " replayed" } else { "" };
-    match &reply.outcome.answer {
-        Answer::Charged { verdict, .. } => script::verdict(
-            verdict.decision == Decision::Denied,
-            reply.replayed,
-            &findings(&verdict.refusals),
-            &findings(&verdict.exceeded),
-        ),
+    let suffix = if replayed { " replayed" } else { "" };
+    match answered {
+        Answer::Charged { verdict, .. } => script::verdict(call, &shown(verdict, replayed)),
+        Answer::Reserved { verdict, .. } => {
+            let text = script::verdict(call, &shown(verdict, replayed));
+            text.replacen("granted", "held", 1)
+        }
+        Answer::Committed { verdict, .. } => {
+            let text = script::verdict(call, &shown(verdict, replayed));
+            text.replacen("granted", "committed", 1)
+        }
+        Answer::Hold(hold) => match hold.ended {
+            Some((end, _)) => format!("{}{suffix}", end.name()),
+            None => format!("renewed{suffix}"),
+        },
+        Answer::Renewed { renewed, missing } => {
+            format!(
+                "renewed {} missing {}{suffix}",
+                renewed.len(),
+                missing.len()
+            )
+        }
+        Answer::Linked(members) => {
+            let denied = if answered.is_refusal() {
+                "denied"
+            } else {
+                "granted"
+            };
+            let members = call.members.iter().zip(members);
+            let texts: Vec<String> = members
+                .map(|(member, answered)| answer(member, answered, false))
+                .collect();
+            format!("{denied} [{}]{suffix}", texts.join("; "))
+        }
         Answer::Released {
             amounts,
             allocation,
         } => {
             let left = allocation.as_ref().map(|left| texts(&left.amounts));
-            script::released(&texts(amounts), left.as_deref(), reply.replayed)
+            script::released(&texts(amounts), left.as_deref(), replayed)
         }
         Answer::ReleasedMatching { released, more, .. } => {
             let more = if *more { " more" } else { "" };
             format!("released {released} allocations{more}{suffix}")
         }
         Answer::Subject(_) | Answer::Resource(_) => format!("set{suffix}"),
-        Answer::Quota { warnings, .. } => {
-            let warned = if warnings.is_empty() { "" } else { " warned" };
+        Answer::Quotas(quotas) => {
+            let warned = quotas.iter().any(|quota| !quota.warnings.is_empty());
+            let warned = if warned { " warned" } else { "" };
             format!("set{warned}{suffix}")
         }
+        Answer::Corrected(counts) => {
+            let counts: Vec<String> = counts.iter().map(|(_, _, n)| n.to_string()).collect();
+            format!("was {}{suffix}", counts.join(" "))
+        }
+        Answer::ClockAccepted { .. } => format!("accepted{suffix}"),
         Answer::Deleted => format!("deleted{suffix}"),
     }
+}
+
+fn shown(verdict: &Verdict, replayed: bool) -> script::Verdict<'_> {
+    script::Verdict {
+        decision: match verdict.decision {
+            Decision::Granted => "granted",
+            Decision::Partial => "partial",
+            Decision::Delayed => "delayed",
+            Decision::Denied => "denied",
+        },
+        delay: (verdict.decision == Decision::Delayed).then_some(verdict.delay),
+        partial: verdict.partial,
+        refusals: findings(&verdict.refusals),
+        exceeded: findings(&verdict.exceeded),
+        warnings: findings(&verdict.warnings),
+        shadows: findings(&verdict.shadows),
+        near: headroom(&verdict.near),
+        tightest: headroom(&verdict.tightest),
+        replayed,
+    }
+}
+
+fn headroom(all: &[Headroom]) -> Vec<script::Headroom<'_>> {
+    all.iter()
+        .map(|head| script::Headroom {
+            resource: head.resource.as_str(),
+            subject: head.subject.as_str(),
+            quota: head.quota.as_str(),
+            taken: head.taken,
+            limit: head.limit,
+        })
+        .collect()
 }
 
 fn findings(findings: &[Finding]) -> Vec<script::Finding<'_>> {
@@ -324,8 +566,11 @@ fn findings(findings: &[Finding]) -> Vec<script::Finding<'_>> {
         .map(|finding| script::Finding {
             reason: match finding.reason {
                 Reason::Limit => "LIMIT",
+                Reason::Rate => "RATE",
+                Reason::PeriodExhausted => "PERIOD_EXHAUSTED",
                 Reason::TooLarge => "TOO_LARGE",
                 Reason::NoQuota => "NO_QUOTA",
+                Reason::Suspended => "SUSPENDED",
             },
             resource: finding.resource.as_str(),
             subject: finding.subject.as_str(),
@@ -336,6 +581,7 @@ fn findings(findings: &[Finding]) -> Vec<script::Finding<'_>> {
                 .limit
                 .map(|limit| limit.to_string())
                 .unwrap_or_default(),
+            retry: finding.retry,
         })
         .collect()
 }
@@ -347,6 +593,12 @@ fn reason(rejection: &Rejection) -> &'static str {
         Rejection::Invalid(_) => "INVALID_FIELDS",
         Rejection::SubjectUnknown(_) | Rejection::NoSubject(_) => "SUBJECT_UNKNOWN",
         Rejection::AllocationUnknown(_) => "ALLOCATION_UNKNOWN",
+        Rejection::HoldUnknown(_) => "HOLD_UNKNOWN",
+        Rejection::HoldEnded { .. } => "HOLD_ENDED",
+        Rejection::HoldTooSmall { .. } => "HOLD_TOO_SMALL",
+        Rejection::SubjectInUse { .. } => "SUBJECT_IN_USE",
+        Rejection::CorrectionTooLarge { .. } => "CORRECTION_TOO_LARGE",
+        Rejection::Member { rejection, .. } => reason(rejection),
         Rejection::QuotaUnknown { .. } => "QUOTA_UNKNOWN",
         Rejection::ResourceUnknown(_) => "RESOURCE_UNKNOWN",
         Rejection::Exists(_) => "EXISTS",

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use quota_core::Bounds;
 use quota_core::ledger::AutoCreate;
+use quota_core::period::{Period, Unit};
+use quota_core::time::Timestamp;
 
 /// A script.
 #[derive(Clone, Debug)]
@@ -52,6 +54,8 @@ pub struct Call {
     pub options: BTreeMap<String, String>,
     /// Flags.
     pub flags: Vec<String>,
+    /// Steps that happen together, written `linked STEP ; STEP`.
+    pub members: Vec<Call>,
 }
 
 /// A place where scripts run.
@@ -60,6 +64,8 @@ pub trait World {
     fn call(&mut self, call: &Call) -> String;
     /// Lets time pass.
     fn advance(&mut self, by: Duration);
+    /// The time.
+    fn now(&self) -> Timestamp;
 }
 
 impl Call {
@@ -105,7 +111,9 @@ impl Call {
     }
 }
 
-const FLAGS: &[&str] = &["record", "force", "deny", "new", "known"];
+const FLAGS: &[&str] = &[
+    "record", "force", "deny", "new", "known", "best", "retry", "near", "tightest", "past", "dry",
+];
 
 impl Script {
     /// Reads a script. A malformed one stops the test.
@@ -166,6 +174,21 @@ fn bounds(settings: &str) -> Bounds {
 }
 
 fn parse_call(text: &str) -> Call {
+    if let Some(group) = text.strip_prefix("linked ") {
+        let mut call = Call {
+            verb: "linked".into(),
+            ..Call::default()
+        };
+        for step in group.split(" ; ") {
+            match step.split_once('=').filter(|_| !step.contains(' ')) {
+                Some((key, value)) => {
+                    call.options.insert(key.to_owned(), value.to_owned());
+                }
+                None => call.members.push(parse_call(step)),
+            }
+        }
+        return call;
+    }
     let mut words = text.split_whitespace().map(str::to_owned).peekable();
     let mut call = Call {
         verb: words.next().unwrap_or_default(),
@@ -190,25 +213,65 @@ fn is_flag(word: &str) -> bool {
     FLAGS.contains(&word)
 }
 
-/// Reads `90s`, `5m`, `2h`.
+/// Reads `500ms`, `90s`, `5m`, `2h`, `3d`.
 pub fn duration(text: &str) -> Duration {
-    let (number, unit) = text.split_at(text.len() - 1);
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().expect("a duration is a number and a unit");
-    Duration::from_secs(match unit {
-        "s" => number,
-        "m" => number * 60,
-        "h" => number * 3600,
+    match unit {
+        "ns" => Duration::from_nanos(number),
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number * 60),
+        "h" => Duration::from_secs(number * 3600),
+        "d" => Duration::from_secs(number * 24 * 3600),
         other => panic!("no unit of time is called {other}"),
-    })
+    }
 }
 
-/// Runs a script in a world and calls `between` after each line. Every line that answers otherwise is
-/// reported at once.
-pub fn check<W: World>(script: &Script, world: &mut W, mut between: impl FnMut(&mut W)) {
+/// Reads `none`, `hour`, `3months`, `600s`.
+pub fn period(text: &str) -> Period {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let unit = match unit {
+        "none" => Unit::None,
+        "hour" | "hours" => Unit::Hour,
+        "day" | "days" => Unit::Day,
+        "week" | "weeks" => Unit::Week,
+        "month" | "months" => Unit::Month,
+        "year" | "years" => Unit::Year,
+        _ => return Period::new(Unit::Fixed(duration(text)), 1, None),
+    };
+    Period::new(unit, count.parse().unwrap_or(1), None)
+}
+
+/// How far to advance: a duration, or `next-hour`, `next-day`, `next-month` …
+fn distance(text: &str, now: Timestamp) -> Duration {
+    match text.strip_prefix("next-") {
+        Some(unit) => {
+            let end = period(unit).window(now).end.expect("a period that ends");
+            end.since(now)
+        }
+        None => duration(text),
+    }
+}
+
+/// Runs a script in a world and calls `between` after each line. Answers every line that answers otherwise.
+#[must_use]
+pub fn check<W: World>(
+    script: &Script,
+    world: &mut W,
+    mut between: impl FnMut(&mut W),
+) -> Vec<String> {
     let mut wrong = Vec::new();
     for line in &script.lines {
         if line.call.verb == "advance" {
-            world.advance(duration(&line.call.place));
+            let by = distance(&line.call.place, world.now());
+            world.advance(by);
         } else {
             let actual = world.call(&line.call);
             if actual != line.expected {
@@ -220,7 +283,7 @@ pub fn check<W: World>(script: &Script, world: &mut W, mut between: impl FnMut(&
         }
         between(world);
     }
-    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    wrong
 }
 
 /// One limit that refuses or is exceeded, in the words of scripts.
@@ -239,43 +302,124 @@ pub struct Finding<'a> {
     pub requested: i64,
     /// The limit as text; empty where none is involved.
     pub limit: String,
+    /// After how long it could be admitted.
+    pub retry: Option<Duration>,
 }
 
-/// A verdict in the words of scripts.
-pub fn verdict(
-    denied: bool,
-    replayed: bool,
-    refusals: &[Finding<'_>],
-    exceeded: &[Finding<'_>],
-) -> String {
-    let mut text = String::from(if denied { "denied" } else { "granted" });
+/// How full a limit is, in the words of scripts.
+pub struct Headroom<'a> {
+    /// The resource.
+    pub resource: &'a str,
+    /// The subject.
+    pub subject: &'a str,
+    /// The quota's id.
+    pub quota: &'a str,
+    /// What counts against it.
+    pub taken: i64,
+    /// The limit.
+    pub limit: i64,
+}
+
+/// A verdict, wherever it came from.
+#[derive(Default)]
+pub struct Verdict<'a> {
+    /// `granted`, `denied`, `delayed` or `partial`; or what the call calls it.
+    pub decision: &'a str,
+    /// How long to wait.
+    pub delay: Option<Duration>,
+    /// What was granted of a best effort.
+    pub partial: Option<i64>,
+    /// Limits that refuse.
+    pub refusals: Vec<Finding<'a>>,
+    /// Limits that a fact exceeds.
+    pub exceeded: Vec<Finding<'a>>,
+    /// WARN limits.
+    pub warnings: Vec<Finding<'a>>,
+    /// SHADOW limits.
+    pub shadows: Vec<Finding<'a>>,
+    /// Limits that are nearly full.
+    pub near: Vec<Headroom<'a>>,
+    /// The tightest limits.
+    pub tightest: Vec<Headroom<'a>>,
+    /// Whether it is a stored answer.
+    pub replayed: bool,
+}
+
+/// A verdict in the words of scripts. Waits and headroom are shown where the call asks for them.
+pub fn verdict(call: &Call, verdict: &Verdict<'_>) -> String {
+    let mut text = String::from(verdict.decision);
+    if let Some(delay) = verdict.delay {
+        text.push_str(&format!(" {delay:?}"));
+    }
+    if let Some(partial) = verdict.partial {
+        text.push_str(&format!(" {partial}"));
+    }
     let shown = |findings: &[Finding<'_>]| -> String {
-        let texts: Vec<String> = findings
-            .iter()
-            .map(|f| {
-                let quota = match f.quota {
-                    id if id.is_empty() || id == f.resource => String::new(),
-                    id => format!("#{id}"),
-                };
-                let limit = if f.limit.is_empty() { "-" } else { &f.limit };
-                format!(
-                    "{} {} {}{quota} {}+{}>{limit}",
-                    f.reason, f.resource, f.subject, f.taken, f.requested
-                )
-            })
-            .collect();
+        let texts: Vec<String> = findings.iter().map(|found| finding(call, found)).collect();
         texts.join(", ")
     };
-    if denied {
-        text.push_str(&format!(" {}", shown(refusals)));
+    if verdict.decision == "denied" {
+        text.push_str(&format!(" {}", shown(&verdict.refusals)));
     }
-    if !exceeded.is_empty() {
-        text.push_str(&format!(" exceeding {}", shown(exceeded)));
+    for (word, findings) in [
+        ("exceeding", &verdict.exceeded),
+        ("warning", &verdict.warnings),
+        ("shadow", &verdict.shadows),
+    ] {
+        if !findings.is_empty() {
+            text.push_str(&format!(" {word} {}", shown(findings)));
+        }
     }
-    if replayed {
+    for (word, headroom) in [("near", &verdict.near), ("tightest", &verdict.tightest)] {
+        if call.has(word) {
+            let texts: Vec<String> = headroom.iter().map(full).collect();
+            let all = if texts.is_empty() {
+                "none".into()
+            } else {
+                texts.join(", ")
+            };
+            text.push_str(&format!(" {word} {all}"));
+        }
+    }
+    if verdict.replayed {
         text.push_str(" replayed");
     }
     text
+}
+
+fn finding(call: &Call, f: &Finding<'_>) -> String {
+    let limit = if f.limit.is_empty() { "-" } else { &f.limit };
+    let quota = named(f.quota, f.resource);
+    let retry = match f.retry {
+        Some(retry) if call.has("retry") => format!(" retry {retry:?}"),
+        _ => String::new(),
+    };
+    format!(
+        "{} {} {}{quota} {}+{}>{limit}{retry}",
+        f.reason, f.resource, f.subject, f.taken, f.requested
+    )
+}
+
+fn full(headroom: &Headroom<'_>) -> String {
+    let Headroom {
+        subject,
+        taken,
+        limit,
+        ..
+    } = headroom;
+    let quota = named(headroom.quota, headroom.resource);
+    format!("{subject}{quota} {taken}/{limit}")
+}
+
+/// The id of a quota, unless it is named after its resource.
+fn named(quota: &str, resource: &str) -> String {
+    match quota {
+        id if id.is_empty() || id == resource => String::new(),
+        id => format!(
+            "#{}",
+            id.strip_prefix(&format!("{resource}.")).unwrap_or(id)
+        ),
+    }
 }
 
 /// Amounts in the words of scripts.

@@ -5,13 +5,28 @@ use std::sync::Arc;
 use crate::Ledger;
 use crate::allocation::{Allocation, AllocationKey};
 use crate::charge::charge_set;
-use crate::command::{Amounts, Consume, Provenance};
-use crate::decide::Step;
-use crate::evaluate::{Decision, Mode};
-use crate::event::{Cause, Change};
+use crate::command::{Consume, Provenance};
+use crate::decide::uses::Use;
+use crate::decide::{Step, sum};
+use crate::event::{Cause, Change, Charged};
 use crate::outcome::Answer;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, Violation};
+use crate::resource::Kind;
 use crate::time::Timestamp;
+use crate::verdict::Mode;
+
+fn guard_best_effort(consume: &Consume) -> Result<(), Rejection> {
+    match (consume.mode, consume.amounts.as_slice()) {
+        (Mode::BestEffort { .. }, [] | [_, _, ..]) => {
+            let text = format!(
+                "has {} resources; BEST_EFFORT is of exactly one",
+                consume.amounts.len()
+            );
+            Err(Rejection::Invalid(vec![Violation::new("amounts", text)]))
+        }
+        _ => Ok(()),
+    }
+}
 
 impl Ledger {
     pub(crate) fn consume(
@@ -21,17 +36,22 @@ impl Ledger {
         provenance: &Provenance,
     ) -> Result<Step, Rejection> {
         let key = AllocationKey::new(&consume.subject, consume.allocation.as_ref(), &consume.also);
-        let live = self.allocations.get(&key);
-        self.guard_held(&consume.amounts)?;
+        let purpose = Use::Consume {
+            named: consume.allocation.is_some(),
+            ends: consume.ttl.is_some(),
+        };
+        self.guard_use(&consume.amounts, purpose)?;
+        guard_best_effort(consume)?;
         self.guard_subjects(&consume.subject, &consume.also)?;
+        let live = self.live_allocation(key.as_str(), now);
         if live.is_some() && consume.allocation.is_some() {
             return Err(Rejection::Exists(format!("allocation {}", key.as_str())));
         }
         let names = charge_set(&consume.subject, &consume.also);
         let verdict = self
-            .scene(consume.subject.as_str(), &names)
+            .scene(consume.subject.as_str(), &names, now)
             .evaluate(&consume.amounts, consume.mode);
-        if verdict.decision == Decision::Denied {
+        if verdict.is_denied() {
             return Ok(Step {
                 answer: Answer::Charged {
                     verdict,
@@ -41,53 +61,44 @@ impl Ledger {
             });
         }
 
-        let allocation = Arc::new(match live {
-            Some(live) => live.with_amounts(
-                sum(&live.amounts, &consume.amounts),
-                self.next_revision(),
-                now,
-            ),
-            None => Allocation {
-                key,
-                subject: consume.subject.clone(),
-                also: consume.also.clone(),
-                incarnations: self.incarnations(&names),
-                id: consume.allocation.clone(),
-                amounts: sum(&[], &consume.amounts),
-                generation: self.next_revision(),
-                labels: consume.labels.clone(),
-                source: provenance.source.clone(),
-                purpose: consume.purpose.clone(),
-                created: now,
-                updated: now,
-            },
+        let granted = verdict.granted(&consume.amounts);
+        let kept = self.of_kind(&granted, &[Kind::Allocation, Kind::Concurrency]);
+        let allocation = (!kept.is_empty()).then(|| {
+            Arc::new(match live {
+                Some(live) => self.with_amounts(&live, sum(&live.amounts, &kept), now),
+                None => Allocation {
+                    key,
+                    subject: consume.subject.clone(),
+                    also: consume.also.clone(),
+                    incarnations: self.incarnations(&names),
+                    id: consume.allocation.clone(),
+                    amounts: sum(&[], &kept),
+                    generation: self.next_revision(),
+                    labels: consume.labels.clone(),
+                    source: provenance.source.clone(),
+                    purpose: consume.purpose.clone(),
+                    created: now,
+                    updated: now,
+                    expires: consume.ttl.map(|ttl| now.plus(ttl)),
+                },
+            })
         });
+        let cause = match consume.mode {
+            Mode::Strict | Mode::BestEffort { .. } => Cause::Consume,
+            Mode::Record => Cause::Record,
+        };
         let mut changes = self.births(now, &names);
-        changes.push(Change::Allocated {
+        changes.push(Change::Charged(Box::new(Charged {
+            used: granted,
             allocation: allocation.clone(),
-            deltas: consume.amounts.clone(),
-            cause: match consume.mode {
-                Mode::Strict => Cause::Consume,
-                Mode::Record => Cause::Record,
-            },
-            exceeded: verdict.exceeded.clone(),
-        });
+            ..Charged::new(&consume.subject, &consume.also, cause).noting(&verdict)
+        })));
         Ok(Step {
             answer: Answer::Charged {
                 verdict,
-                allocation: Some(allocation),
+                allocation,
             },
             changes,
         })
     }
-}
-
-/// Both amounts of each resource, by resource. An account holds the sum, so it cannot overflow.
-fn sum(some: &[(crate::name::ResourceKey, i64)], more: &Amounts) -> Amounts {
-    let mut sums = std::collections::BTreeMap::new();
-    for (resource, amount) in some.iter().chain(more) {
-        let sum: &mut i64 = sums.entry(resource.clone()).or_default();
-        *sum = sum.saturating_add(*amount);
-    }
-    sums.into_iter().collect()
 }

@@ -9,20 +9,30 @@ use crate::decide::Step;
 use crate::decide::resource::{guard_etag, guard_existence};
 use crate::event::Change;
 use crate::name::{Id, ResourceKey, SubjectName, SubjectPattern};
-use crate::outcome::Answer;
+use crate::outcome::{Answer, QuotaAnswer};
+use crate::period::Period;
 use crate::quota::{
-    PATTERNS_MAX, QUOTAS_PER_PAIR_MAX, QUOTAS_PER_TARGET_MAX, Quota, QuotaList, Target,
+    Counting, Enforcement, Measure, PATTERNS_MAX, QUOTAS_PER_PAIR_MAX, QUOTAS_PER_TARGET_MAX,
+    Quota, QuotaList, Target, default_id, definitions,
 };
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
 use crate::time::Timestamp;
+
+/// The limit of a quota as far as it can refuse anything at `now`.
+pub fn bite(quota: &Quota, now: Timestamp) -> Limit {
+    match quota.is_in_force(now) && quota.enforcement.vetoes() {
+        true => quota.limit,
+        false => Limit::Unlimited,
+    }
+}
 
 impl Ledger {
     pub(crate) fn set_quota(&self, now: Timestamp, set: &SetQuota) -> Result<Step, Rejection> {
         let what = || format!("quota {} on {} of {}", set.id, set.resource, set.target);
         let have = self.quotas(&set.target);
         let live = have.and_then(|quotas| quotas.find(&set.resource, &set.id));
-        self.guard_quota_resource(&set.resource)?;
+        self.guard_fits_kind(set)?;
         if live.is_none() && set.existence == Existence::Known {
             return Err(self.quota_unknown(&set.target, &set.resource, &set.id));
         }
@@ -31,25 +41,9 @@ impl Ledger {
         if live.is_none() {
             self.guard_room(&set.target, &set.resource, have)?;
         }
-        let quota = Arc::new(Quota {
-            resource: set.resource.clone(),
-            id: set.id.clone(),
-            limit: set.limit,
-            max_request: set.max_request,
-            display_name: set.display_name.clone(),
-            labels: set.labels.clone(),
-            origin: set.origin,
-            created: live.map_or(now, |live| live.created),
-            updated: now,
-            version: self.next_revision(),
-        });
+        let quota = Arc::new(self.quota_to_be(now, set, live));
         if !set.force {
-            match &set.target {
-                // What does not lower the limit cuts nothing.
-                Target::Subject(_) if live.is_some_and(|l| !set.limit.is_below(l.limit)) => {}
-                Target::Subject(name) => self.guard_cut(name, &set.resource, set.limit)?,
-                Target::Pattern(pattern) => self.guard_default_lowered(pattern, &quota)?,
-            }
+            self.guard_unforced(now, &set.target, &quota, live)?;
         }
 
         let (warnings, mut changes) = match &set.target {
@@ -57,43 +51,149 @@ impl Ledger {
                 let mut names: Vec<&str> = name.lineage().collect();
                 names.reverse();
                 self.guard_capacity(&names)?;
-                (self.above_parent(name, &quota), self.births(now, &names))
+                let above = names.split_last().map_or(&[][..], |(_, above)| above);
+                (
+                    self.above_parent(now, above, &quota),
+                    self.births(now, &names),
+                )
             }
-            Target::Pattern(_) => (Vec::new(), Vec::new()),
+            Target::Pattern(pattern) => {
+                let above = pattern.literal_ancestors();
+                (self.above_parent(now, &above, &quota), Vec::new())
+            }
         };
         changes.push(Change::QuotaSet {
             target: set.target.clone(),
             quota: quota.clone(),
         });
         Ok(Step {
-            answer: Answer::Quota {
+            answer: Answer::Quotas(vec![QuotaAnswer {
                 target: set.target.clone(),
                 quota,
                 warnings,
-            },
+            }]),
             changes,
         })
     }
 
+    fn quota_to_be(&self, now: Timestamp, set: &SetQuota, live: Option<&Arc<Quota>>) -> Quota {
+        let measure = match (self.kind(&set.resource), set.rate) {
+            (Kind::Counter, _) => {
+                let period = set.period.unwrap_or(Period::NONE);
+                Measure::Counted(self.counting(now, set, period, live))
+            }
+            (Kind::Rate, Some(rate)) => Measure::Rated(rate),
+            (Kind::PerRequest, _) => Measure::Request,
+            _ => Measure::Held,
+        };
+        Quota {
+            resource: set.resource.clone(),
+            id: set.id.clone(),
+            limit: set.limit,
+            measure,
+            enforcement: set.enforcement,
+            state: set.state,
+            valid_from: set.valid_from,
+            valid_until: set.valid_until,
+            max_request: set.max_request,
+            near_percent: set.near_percent,
+            display_name: set.display_name.clone(),
+            labels: set.labels.clone(),
+            origin: set.origin,
+            created: live.map_or(now, |live| live.created),
+            updated: now,
+            version: self.next_revision(),
+        }
+    }
+
+    /// A definition that is in force there already goes on; a new one begins now (C3.4, C7.3).
+    fn counting(
+        &self,
+        now: Timestamp,
+        set: &SetQuota,
+        period: Period,
+        live: Option<&Arc<Quota>>,
+    ) -> Counting {
+        let in_force = live.filter(|live| live.is_in_force(now));
+        if let Some(Measure::Counted(counting)) = in_force.map(|live| live.measure) {
+            return counting.replaced(period, now);
+        }
+        let defined = match &set.target {
+            Target::Subject(name) => {
+                let name = name.as_str();
+                let scene = self.scene(name, &[name], now);
+                let quotas = scene
+                    .lines()
+                    .first()
+                    .map(|line| line.in_force(&set.resource));
+                let quotas = quotas.unwrap_or_default();
+                definitions(quotas.iter().map(|found| &**found.quota), now)
+            }
+            Target::Pattern(pattern) => {
+                let entries = self.defaults.iter();
+                let near = entries.filter(|entry| entry.pattern.overlaps(pattern));
+                let quotas = near.flat_map(|entry| entry.quotas.iter());
+                let fits =
+                    |quota: &&Arc<Quota>| quota.resource == set.resource && quota.is_in_force(now);
+                definitions(quotas.filter(fits).map(|quota| &**quota), now)
+            }
+        };
+        let same = defined.iter().find(|(have, _)| *have == period);
+        Counting {
+            period,
+            since: same.map_or(now, |(_, since)| *since),
+            before: None,
+        }
+    }
+
+    /// What could stop growth or lower a default by accident needs force (C4.9).
+    fn guard_unforced(
+        &self,
+        now: Timestamp,
+        target: &Target,
+        quota: &Quota,
+        live: Option<&Arc<Quota>>,
+    ) -> Result<(), Rejection> {
+        let was_in_force = live.filter(|live| live.is_in_force(now));
+        if let Some(live) = was_in_force
+            && !quota.is_in_force(now)
+        {
+            return self.guard_uncovered(now, target, live);
+        }
+        match target {
+            // What does not lower the limit cuts nothing.
+            Target::Subject(_)
+                if live.is_some_and(|l| !bite(quota, now).is_below(bite(l, now))) =>
+            {
+                Ok(())
+            }
+            Target::Subject(name) => self.guard_cut(now, name, quota),
+            Target::Pattern(pattern) => self.guard_default_lowered(now, pattern, quota),
+        }
+    }
+
     pub(crate) fn delete_quota(
         &self,
+        now: Timestamp,
         target: &Target,
         resource: &ResourceKey,
-        id: &Id,
+        id: Option<&Id>,
         etag: &str,
         force: bool,
     ) -> Result<Step, Rejection> {
         let Some(live) = self
             .quotas(target)
-            .and_then(|quotas| quotas.find(resource, id))
+            .and_then(|quotas| quotas.find_or_only(resource, id))
         else {
-            return Err(self.quota_unknown(target, resource, id));
+            let named = default_id(resource, None, None);
+            return Err(self.quota_unknown(target, resource, id.unwrap_or(&named)));
         };
+        let id = &live.id;
         guard_etag(Some(live.version), etag, || {
             format!("quota {id} on {resource} of {target}")
         })?;
         if !force {
-            self.guard_uncovered(target, live)?;
+            self.guard_uncovered(now, target, live)?;
         }
         Ok(Step {
             answer: Answer::Deleted,
@@ -105,17 +205,65 @@ impl Ledger {
         })
     }
 
-    fn guard_quota_resource(&self, key: &ResourceKey) -> Result<(), Rejection> {
-        let wrong = match self.resources.get(key.as_str()) {
-            None => format!("{key} is not a resource; `ListResources` names them"),
-            Some(resource) if resource.kind != Kind::Allocation => format!(
-                "{key} is of kind {}; this version keeps ALLOCATION resources only",
-                resource.kind.name()
-            ),
-            Some(_) => return Ok(()),
+    fn guard_fits_kind(&self, set: &SetQuota) -> Result<(), Rejection> {
+        let mut violations = Vec::new();
+        let mut wrong = |field: &str, text: String| violations.push(Violation::new(field, text));
+        let key = &set.resource;
+        let Some(resource) = self.resources.get(key.as_str()) else {
+            wrong(
+                "quota.resource",
+                format!("{key} is not a resource; `ListResources` names them"),
+            );
+            return Err(Rejection::Invalid(violations));
         };
-        let violation = Violation::new("quota.resource", wrong);
-        Err(Rejection::Invalid(vec![violation]))
+        let kind = resource.kind;
+        if kind == Kind::Measured {
+            wrong(
+                "quota.resource",
+                format!("{key} is of kind MEASURED, which has no quotas yet"),
+            );
+        }
+        if set.period.is_some() && kind != Kind::Counter {
+            let text = format!(
+                "is given; {key} is of kind {}, only a COUNTER has a period",
+                kind.name()
+            );
+            wrong("quota.period", text);
+        }
+        match (kind, &set.rate) {
+            (Kind::Rate, None) => wrong(
+                "quota.rate",
+                format!("is not given; {key} is of kind RATE and needs the interval of its limit"),
+            ),
+            (Kind::Rate, Some(rate)) => {
+                let throttles = set.enforcement == Enforcement::Throttle;
+                if throttles && rate.delay_max.is_zero() {
+                    wrong(
+                        "quota.rate.delay_max",
+                        "is not given; the longest wait of a caller that is throttled".into(),
+                    );
+                }
+            }
+            (_, Some(_)) => {
+                let text = format!(
+                    "is given; {key} is of kind {}, only a RATE has a rate",
+                    kind.name()
+                );
+                wrong("quota.rate", text);
+            }
+            (_, None) => {}
+        }
+        if set.enforcement == Enforcement::Throttle && kind != Kind::Rate {
+            let text = format!(
+                "is THROTTLE; {key} is of kind {}, only a RATE can be throttled: DENY, WARN or SHADOW",
+                kind.name()
+            );
+            wrong("quota.enforcement", text);
+        }
+        match violations.is_empty() {
+            true => Ok(()),
+            false => Err(Rejection::Invalid(violations)),
+        }
     }
 
     fn guard_room(
@@ -139,22 +287,33 @@ impl Ledger {
         Ok(())
     }
 
-    /// A limit below what is taken stops all growth until it is given back: not by accident (C4.9).
+    /// A limit below what is taken stops all growth until it is given back: not by accident (C4.9). A bucket
+    /// refills, and one request is no use, so only what is there and what is counted can be above a limit.
     fn guard_cut(
         &self,
+        now: Timestamp,
         name: &SubjectName,
-        resource: &ResourceKey,
-        limit: Limit,
+        quota: &Quota,
     ) -> Result<(), Rejection> {
         let account = self
-            .subjects
-            .get(name)
-            .map(|subject| subject.account(resource))
-            .unwrap_or_default();
-        match limit {
-            Limit::Value(limit) if limit < account.taken() => Err(Rejection::ForceNeeded(format!(
-                "{name} has {} of {resource} used and {} held, above the limit of {limit}",
-                account.used, account.held
+            .subject(name.as_str())
+            .and_then(|subject| subject.account(&quota.resource));
+        let Some(account) = account else {
+            return Ok(());
+        };
+        let mut taken = account.at(now);
+        match &quota.measure {
+            Measure::Held => {}
+            Measure::Counted(counting) => {
+                let (period, since) = counting.at(now);
+                taken.used = account.counted(period, since, now).used;
+            }
+            Measure::Rated(_) | Measure::Request => return Ok(()),
+        }
+        match bite(quota, now) {
+            Limit::Value(limit) if limit < taken.sum() => Err(Rejection::ForceNeeded(format!(
+                "{name} has {} of {} used and {} held, above the limit of {limit}",
+                taken.used, quota.resource, taken.held
             ))),
             _ => Ok(()),
         }
@@ -164,6 +323,7 @@ impl Ledger {
     /// where the pattern had a higher one, or where a less specific pattern's higher one applied.
     fn guard_default_lowered(
         &self,
+        now: Timestamp,
         pattern: &SubjectPattern,
         quota: &Quota,
     ) -> Result<(), Rejection> {
@@ -175,7 +335,7 @@ impl Ledger {
         let covered = self
             .defaults
             .overlapping(pattern, quota)
-            .filter(|(other, _)| pattern.is_more_specific_than(other));
+            .filter(|(other, live)| live.is_in_force(now) && pattern.is_more_specific_than(other));
         // Where the pattern has one of its own, that is what applied so far.
         let applied: Vec<_> = match own {
             Some(own) => vec![own],
@@ -183,29 +343,40 @@ impl Ledger {
         };
         let higher = applied
             .into_iter()
-            .find(|(_, live)| quota.limit.is_below(live.limit));
+            .find(|(_, live)| bite(quota, now).is_below(bite(live, now)));
         match higher {
             Some((other, live)) => Err(Rejection::ForceNeeded(format!(
-                "the default {} of {} on {other} is {}; {pattern} would lower it to {} for subjects that are not looked at",
-                quota.id, quota.resource, live.limit, quota.limit
+                "the default {} of {} on {other} allows {}; {pattern} would lower it to {} for subjects that are not looked at",
+                quota.id,
+                quota.resource,
+                bite(live, now),
+                quota.limit
             ))),
             None => Ok(()),
         }
     }
 
     /// Without this quota a default of the same id may come into force; a lower one needs force (C4.9).
-    fn guard_uncovered(&self, target: &Target, quota: &Quota) -> Result<(), Rejection> {
+    fn guard_uncovered(
+        &self,
+        now: Timestamp,
+        target: &Target,
+        quota: &Quota,
+    ) -> Result<(), Rejection> {
+        let lowers = |default: &Quota| {
+            default.is_in_force(now) && bite(default, now).is_below(bite(quota, now))
+        };
         let lower = match target {
             Target::Subject(name) => self
                 .defaults
-                .applying(name.as_str(), &quota.resource, &quota.id)
-                .filter(|default| default.limit.is_below(quota.limit))
+                .applying(name.as_str(), &quota.resource, &quota.id, now)
+                .filter(|default| lowers(default))
                 .map(|default| default.limit),
             Target::Pattern(pattern) => self
                 .defaults
                 .overlapping(pattern, quota)
                 .filter(|(other, _)| pattern.is_more_specific_than(other))
-                .find(|(_, default)| default.limit.is_below(quota.limit))
+                .find(|(_, default)| lowers(default))
                 .map(|(_, default)| default.limit),
         };
         match lower {
@@ -218,13 +389,17 @@ impl Ledger {
     }
 
     /// A child limit above its parent's is accepted: the parent bounds it all the same (C4.4).
-    fn above_parent(&self, name: &SubjectName, quota: &Quota) -> Vec<String> {
-        let mut above: Vec<&str> = name.lineage().skip(1).collect();
-        above.reverse();
-        let bound = self
-            .scene(name.as_str(), &above)
-            .effective_limit(&quota.resource);
-        bound
+    fn above_parent(&self, now: Timestamp, above: &[&str], quota: &Quota) -> Vec<String> {
+        let Some(parent) = above.last() else {
+            return Vec::new();
+        };
+        let dimension = crate::evaluate::dimension(quota, now);
+        let bounds = self
+            .scene(parent, above, now)
+            .effective_limits(&quota.resource);
+        bounds
+            .iter()
+            .filter(|bound| bound.dimension == dimension)
             .filter(|bound| bound.limit.is_below(quota.limit))
             .map(|bound| {
                 format!(
@@ -232,7 +407,6 @@ impl Ledger {
                     quota.limit, bound.limit, bound.subject
                 )
             })
-            .into_iter()
             .collect()
     }
 

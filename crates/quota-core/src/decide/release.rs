@@ -10,7 +10,9 @@ use crate::allocation::{Allocation, AllocationKey};
 use crate::charge::charge_set;
 use crate::command::{Amounts, Release, ReleaseMatching};
 use crate::decide::Step;
-use crate::event::{Cause, Change};
+use crate::decide::uses::Use;
+use crate::decide::{negative, sum};
+use crate::event::{Cause, Change, Charged};
 use crate::name::{ResourceKey, SYSTEM};
 use crate::outcome::Answer;
 use crate::rejection::Rejection;
@@ -23,9 +25,9 @@ const MATCHING_BYTES_MAX: usize = 4 << 20;
 impl Ledger {
     pub(crate) fn release(&self, now: Timestamp, release: &Release) -> Result<Step, Rejection> {
         let key = AllocationKey::new(&release.subject, release.allocation.as_ref(), &release.also);
-        self.guard_held(&release.amounts)?;
-        let live = self.live(&key)?;
-        guard_generation(live, release.expected_generation)?;
+        self.guard_use(&release.amounts, Use::Release)?;
+        let live = self.live(&key, now)?;
+        guard_generation(&live, release.expected_generation)?;
         let released = if release.amounts.is_empty() {
             live.amounts.clone()
         } else {
@@ -43,11 +45,9 @@ impl Ledger {
             }
         }
 
-        let change = self.released(now, live, &released, Cause::Release);
-        let Change::Allocated { allocation, .. } = &change else {
-            unreachable!("released() answers Allocated");
-        };
-        let allocation = Some(allocation.clone()).filter(|left| !left.amounts.is_empty());
+        let charged = self.released(now, &live, &released, Cause::Release);
+        let left = charged.allocation.clone();
+        let allocation = left.filter(|left| !left.amounts.is_empty());
         let mut amounts = released;
         amounts.sort();
         Ok(Step {
@@ -55,19 +55,19 @@ impl Ledger {
                 amounts,
                 allocation,
             },
-            changes: vec![change],
+            changes: vec![Change::Charged(Box::new(charged))],
         })
     }
 
     pub(crate) fn release_matching(&self, now: Timestamp, matching: &ReleaseMatching) -> Step {
-        let mut first: Vec<&Arc<Allocation>> = Vec::new();
+        let mut first: Vec<Arc<Allocation>> = Vec::new();
         let (mut more, mut bytes) = (false, 0_usize);
-        for live in self.matching(matching) {
+        for live in self.matching(now, matching) {
             if first.len() == matching.most || bytes >= MATCHING_BYTES_MAX {
                 more = true;
                 break;
             }
-            bytes = bytes.saturating_add(self.release_weight(live));
+            bytes = bytes.saturating_add(self.release_weight(&live));
             first.push(live);
         }
         let mut sums: BTreeMap<ResourceKey, i64> = BTreeMap::new();
@@ -84,8 +84,9 @@ impl Ledger {
                 amounts: sums.into_iter().collect(),
             },
             changes: first
-                .into_iter()
+                .iter()
                 .map(|live| self.released(now, live, &live.amounts, Cause::ReleaseMatching))
+                .map(|charged| Change::Charged(Box::new(charged)))
                 .collect(),
         }
     }
@@ -94,8 +95,9 @@ impl Ledger {
     /// number and not by that of all allocations.
     fn matching<'a>(
         &'a self,
+        now: Timestamp,
         matching: &'a ReleaseMatching,
-    ) -> impl Iterator<Item = &'a Arc<Allocation>> {
+    ) -> impl Iterator<Item = Arc<Allocation>> + 'a {
         let prefix = matching.subject.as_str();
         let start = if prefix == SYSTEM { "" } else { prefix };
         let rarest = matching
@@ -108,7 +110,7 @@ impl Ledger {
             .into_iter()
             .flat_map(move |keys| keys.range::<str, _>((Included(start), Unbounded)))
             .take_while(move |key| key.as_str().starts_with(start))
-            .filter_map(|key| self.allocations.get(key))
+            .filter_map(move |key| self.live_allocation(key.as_str(), now))
             .filter(move |allocation| allocation.subject.is_within(prefix))
             .filter(|allocation| {
                 let has = |(key, value)| allocation.labels.get(key) == Some(value);
@@ -120,15 +122,9 @@ impl Ledger {
     fn release_weight(&self, live: &Allocation) -> usize {
         charge_set(&live.subject, &live.also)
             .into_iter()
-            .filter_map(|name| self.subjects.get(name))
+            .filter_map(|name| self.subject(name))
             .map(Subject::weight)
             .fold(512, usize::saturating_add)
-    }
-
-    pub(crate) fn live(&self, key: &AllocationKey) -> Result<&Arc<Allocation>, Rejection> {
-        self.allocations
-            .get(key)
-            .ok_or_else(|| Rejection::AllocationUnknown(key.as_str().to_owned()))
     }
 
     fn released(
@@ -137,29 +133,13 @@ impl Ledger {
         live: &Arc<Allocation>,
         released: &Amounts,
         cause: Cause,
-    ) -> Change {
-        let given_back = |resource: &ResourceKey| {
-            released
-                .iter()
-                .find(|(key, _)| key == resource)
-                .map_or(0, |(_, amount)| *amount)
-        };
-        let left = live
-            .amounts
-            .iter()
-            .map(|(resource, amount)| {
-                let left = amount.saturating_sub(given_back(resource));
-                (resource.clone(), left)
-            })
-            .collect();
-        Change::Allocated {
-            allocation: Arc::new(live.with_amounts(left, self.next_revision(), now)),
-            deltas: released
-                .iter()
-                .map(|(resource, amount)| (resource.clone(), amount.saturating_neg()))
-                .collect(),
-            cause,
-            exceeded: Vec::new(),
+    ) -> Charged {
+        let used = negative(released);
+        let left = sum(&live.amounts, &used);
+        Charged {
+            allocation: Some(Arc::new(self.with_amounts(live, left, now))),
+            used,
+            ..Charged::new(&live.subject, &live.also, cause)
         }
     }
 }

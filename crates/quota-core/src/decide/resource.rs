@@ -6,7 +6,7 @@ use crate::Ledger;
 use crate::command::{Existence, SetResource};
 use crate::decide::Step;
 use crate::event::Change;
-use crate::name::{ResourceKey, SubjectName};
+use crate::name::{ResourceKey, SYSTEM};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
 use crate::resource::{Kind, RESOURCES_MAX, Resource};
@@ -22,11 +22,8 @@ impl Ledger {
         guard_etag(live.map(|live| live.version), &set.etag, what)?;
         match live {
             Some(live) => guard_fixed(live, set)?,
-            None if set.kind != Kind::Allocation => {
-                let text = format!(
-                    "{} is not supported by this version; ALLOCATION is",
-                    set.kind.name()
-                );
+            None if set.kind == Kind::Measured => {
+                let text = "MEASURED is not supported by this version; the other kinds are";
                 let violation = Violation::new("resource.kind", text);
                 return Err(Rejection::Invalid(vec![violation]));
             }
@@ -71,10 +68,8 @@ impl Ledger {
         if self.quotas_on.get(key).is_some_and(|count| *count > 0) {
             return in_use("has quotas; delete them first");
         }
-        let system = SubjectName::system();
         let charged = self
-            .subjects
-            .get(&system)
+            .subject(SYSTEM)
             .is_some_and(|root| root.accounts().iter().any(|(have, _)| have == key));
         if charged {
             return in_use("was charged; its accounts cannot be read without it");

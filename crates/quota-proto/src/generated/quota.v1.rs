@@ -72,6 +72,425 @@ pub struct Allocation {
     /// When it last changed.
     #[prost(message, optional, tag = "11")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its CONCURRENCY resources end unless renewed. Absent where it has none.
+    #[prost(message, optional, tag = "12")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Periods of a COUNTER, half-open, one after the other. A count belongs to one of them and reads zero in
+/// the next; nothing has to happen for that.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Period {
+    /// What it is made of. Required.
+    #[prost(enumeration = "PeriodUnit", tag = "1")]
+    pub unit: i32,
+    /// How many units, 1 to 1,000. Zero: one.
+    #[prost(int32, tag = "2")]
+    pub count: i32,
+    /// An instant at which a period begins. Absent: aligned to the calendar.
+    #[prost(message, optional, tag = "3")]
+    pub anchor_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Length of a FIXED period, 1 s to 10 years. Absent with every other unit.
+    #[prost(message, optional, tag = "4")]
+    pub length: ::core::option::Option<::prost_types::Duration>,
+    /// Zone of the calendar. Empty or "UTC"; other zones are not supported by this version.
+    #[prost(string, tag = "5")]
+    pub time_zone: ::prost::alloc::string::String,
+}
+/// How a RATE refills. The quota's limit is the amount per interval.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rate {
+    /// The interval that the limit is for, 1 ns to 366 days. Required.
+    #[prost(message, optional, tag = "1")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    /// The most at once, in base units. Absent: the limit.
+    #[prost(int64, optional, tag = "2")]
+    pub bucket: ::core::option::Option<i64>,
+    /// Longest time that a caller of a THROTTLE quota is told to wait, up to an hour. Required with THROTTLE,
+    /// absent elsewhere.
+    #[prost(message, optional, tag = "3")]
+    pub delay_max: ::core::option::Option<::prost_types::Duration>,
+}
+/// What a period is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PeriodUnit {
+    /// Not allowed in a request.
+    Unspecified = 0,
+    /// No end: a lifetime counter.
+    None = 1,
+    /// Hours.
+    Hour = 2,
+    /// Days.
+    Day = 3,
+    /// Weeks; from Monday where there is no anchor.
+    Week = 4,
+    /// Months. A month without the anchor's day begins on its last one.
+    Month = 5,
+    /// Years.
+    Year = 6,
+    /// A fixed time, `length`.
+    Fixed = 7,
+}
+impl PeriodUnit {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PERIOD_UNIT_UNSPECIFIED",
+            Self::None => "PERIOD_UNIT_NONE",
+            Self::Hour => "PERIOD_UNIT_HOUR",
+            Self::Day => "PERIOD_UNIT_DAY",
+            Self::Week => "PERIOD_UNIT_WEEK",
+            Self::Month => "PERIOD_UNIT_MONTH",
+            Self::Year => "PERIOD_UNIT_YEAR",
+            Self::Fixed => "PERIOD_UNIT_FIXED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PERIOD_UNIT_UNSPECIFIED" => Some(Self::Unspecified),
+            "PERIOD_UNIT_NONE" => Some(Self::None),
+            "PERIOD_UNIT_HOUR" => Some(Self::Hour),
+            "PERIOD_UNIT_DAY" => Some(Self::Day),
+            "PERIOD_UNIT_WEEK" => Some(Self::Week),
+            "PERIOD_UNIT_MONTH" => Some(Self::Month),
+            "PERIOD_UNIT_YEAR" => Some(Self::Year),
+            "PERIOD_UNIT_FIXED" => Some(Self::Fixed),
+            _ => None,
+        }
+    }
+}
+/// One limit that refuses (or, for RECORD, that is exceeded), with the numbers that say why.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitFinding {
+    /// Subject whose account the limit bounds, such as "tenants/acme" or "system".
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the quota on that subject and resource. Empty where no quota is involved
+    /// (NO_QUOTA, or an account that would pass 2^62).
+    #[prost(string, tag = "2")]
+    pub quota: ::prost::alloc::string::String,
+    /// Pattern that the quota was set on, such as "tenants/\*". Empty for the subject's own quota.
+    #[prost(string, tag = "3")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Key of the resource.
+    #[prost(string, tag = "4")]
+    pub resource: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(enumeration = "RefusalReason", tag = "5")]
+    pub reason: i32,
+    /// The limit in force, of RATE the bucket: the most at once. Unset where no quota is involved.
+    #[prost(message, optional, tag = "6")]
+    pub limit: ::core::option::Option<Limit>,
+    /// In use, counted in the period, or taken from the bucket, in base units, before this request.
+    #[prost(int64, tag = "7")]
+    pub used: i64,
+    /// Held by reservations, in base units.
+    #[prost(int64, tag = "8")]
+    pub held: i64,
+    /// Asked of this account by this request, in base units.
+    #[prost(int64, tag = "9")]
+    pub requested: i64,
+    /// What is missing for the request to fit, in base units; at least 1.
+    #[prost(int64, tag = "10")]
+    pub shortfall: i64,
+    /// After how long the same request could be admitted. Absent where waiting does not help or the
+    /// end of the wait is unknown.
+    #[prost(message, optional, tag = "11")]
+    pub retry_delay: ::core::option::Option<::prost_types::Duration>,
+    /// Start of the period of a COUNTER. Absent elsewhere and for a lifetime counter.
+    #[prost(message, optional, tag = "12")]
+    pub period_start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the period of a COUNTER (exclusive). Absent elsewhere and for a lifetime counter.
+    #[prost(message, optional, tag = "13")]
+    pub period_end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// How full a limit is after the decision.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitHeadroom {
+    /// Subject whose account the limit bounds.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the quota.
+    #[prost(string, tag = "2")]
+    pub quota: ::prost::alloc::string::String,
+    /// Pattern that the quota was set on. Empty for the subject's own quota.
+    #[prost(string, tag = "3")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Key of the resource.
+    #[prost(string, tag = "4")]
+    pub resource: ::prost::alloc::string::String,
+    /// The limit, of RATE the bucket, in base units.
+    #[prost(int64, tag = "5")]
+    pub limit: i64,
+    /// What counts against it: in use and held, counted, or taken from the bucket, in base units.
+    #[prost(int64, tag = "6")]
+    pub taken: i64,
+    /// What is left, in base units. Below zero where a fact or a cut put the account above its limit.
+    #[prost(int64, tag = "7")]
+    pub remaining: i64,
+    /// Start of the period of a COUNTER. Absent elsewhere and for a lifetime counter.
+    #[prost(message, optional, tag = "8")]
+    pub period_start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the period of a COUNTER (exclusive). Absent elsewhere and for a lifetime counter.
+    #[prost(message, optional, tag = "9")]
+    pub period_end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A decision with all that led to it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Verdict {
+    /// The decision.
+    #[prost(enumeration = "Decision", tag = "1")]
+    pub decision: i32,
+    /// Every limit that refuses; empty unless DENIED.
+    #[prost(message, repeated, tag = "2")]
+    pub refusals: ::prost::alloc::vec::Vec<LimitFinding>,
+    /// Every limit that a fact (RECORD) exceeds.
+    #[prost(message, repeated, tag = "3")]
+    pub exceeded: ::prost::alloc::vec::Vec<LimitFinding>,
+    /// Every WARN limit that is violated.
+    #[prost(message, repeated, tag = "4")]
+    pub warnings: ::prost::alloc::vec::Vec<LimitFinding>,
+    /// Every SHADOW limit that would have refused.
+    #[prost(message, repeated, tag = "5")]
+    pub shadows: ::prost::alloc::vec::Vec<LimitFinding>,
+    /// Every limit at or above its near share, after the decision.
+    #[prost(message, repeated, tag = "6")]
+    pub near_limits: ::prost::alloc::vec::Vec<LimitHeadroom>,
+    /// Of each resource the limit with the least left, after the decision. Nothing for resources without a
+    /// limit that could refuse.
+    #[prost(message, repeated, tag = "7")]
+    pub tightest_limits: ::prost::alloc::vec::Vec<LimitHeadroom>,
+    /// Resources of the request that no quota bounds.
+    #[prost(string, repeated, tag = "8")]
+    pub unbounded_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long to wait before acting; absent unless DELAYED.
+    #[prost(message, optional, tag = "9")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// What was granted of the one resource of a BEST_EFFORT, in base units, where that is less than was asked
+    /// for. Absent elsewhere.
+    #[prost(int64, optional, tag = "10")]
+    pub granted_amount: ::core::option::Option<i64>,
+}
+/// The least limit in force on the path of a request, of those that refuse or throttle and measure alike.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EffectiveLimit {
+    /// Key of the resource.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+    /// The least limit; unlimited where every quota on the path is. Unset where there is no quota at
+    /// all, that is where the resource is unbounded.
+    #[prost(message, optional, tag = "2")]
+    pub limit: ::core::option::Option<Limit>,
+    /// Subject whose quota it is. Empty where the limit is unset.
+    #[prost(string, tag = "3")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of that quota. Empty where the limit is unset.
+    #[prost(string, tag = "4")]
+    pub quota: ::prost::alloc::string::String,
+    /// The periods that the limit is for. Absent but for a COUNTER.
+    #[prost(message, optional, tag = "5")]
+    pub period: ::core::option::Option<Period>,
+    /// The interval that the limit is for. Absent but for a RATE.
+    #[prost(message, optional, tag = "6")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+}
+/// What an account has and would have if the request were granted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Projection {
+    /// Name of the subject.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Key of the resource.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// Id of the quota that the count or bucket belongs to. Empty for the account of the subject itself, of a
+    /// COUNTER for its lifetime.
+    #[prost(string, tag = "3")]
+    pub quota: ::prost::alloc::string::String,
+    /// In use, counted, or taken from the bucket now, in base units.
+    #[prost(int64, tag = "4")]
+    pub used: i64,
+    /// Held now, in base units.
+    #[prost(int64, tag = "5")]
+    pub held: i64,
+    /// In use, counted, or taken if granted, in base units.
+    #[prost(int64, tag = "6")]
+    pub projected: i64,
+    /// Start of the period of a COUNTER. Absent elsewhere.
+    #[prost(message, optional, tag = "7")]
+    pub period_start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the period of a COUNTER (exclusive). Absent elsewhere.
+    #[prost(message, optional, tag = "8")]
+    pub period_end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What the authority decided, from a parsed and well-formed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Decision {
+    /// Never sent.
+    Unspecified = 0,
+    /// Everything asked for is admitted.
+    Granted = 1,
+    /// Part of it is admitted (BEST_EFFORT only).
+    Partial = 2,
+    /// Admitted, to be acted on after a delay (THROTTLE only).
+    Delayed = 3,
+    /// Nothing is admitted and nothing was charged.
+    Denied = 4,
+}
+impl Decision {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DECISION_UNSPECIFIED",
+            Self::Granted => "DECISION_GRANTED",
+            Self::Partial => "DECISION_PARTIAL",
+            Self::Delayed => "DECISION_DELAYED",
+            Self::Denied => "DECISION_DENIED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DECISION_UNSPECIFIED" => Some(Self::Unspecified),
+            "DECISION_GRANTED" => Some(Self::Granted),
+            "DECISION_PARTIAL" => Some(Self::Partial),
+            "DECISION_DELAYED" => Some(Self::Delayed),
+            "DECISION_DENIED" => Some(Self::Denied),
+            _ => None,
+        }
+    }
+}
+/// Why a limit refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RefusalReason {
+    /// Never sent.
+    Unspecified = 0,
+    /// used + held + requested is above the limit.
+    Limit = 1,
+    /// The token bucket is short.
+    Rate = 2,
+    /// The period's count is used up.
+    PeriodExhausted = 3,
+    /// The amount alone is above the limit or the largest request, or the account would pass 2^62.
+    /// Waiting does not help.
+    TooLarge = 4,
+    /// The resource must have a quota on the path and has none.
+    NoQuota = 5,
+    /// The quota is suspended: no growth.
+    Suspended = 6,
+}
+impl RefusalReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REFUSAL_REASON_UNSPECIFIED",
+            Self::Limit => "REFUSAL_REASON_LIMIT",
+            Self::Rate => "REFUSAL_REASON_RATE",
+            Self::PeriodExhausted => "REFUSAL_REASON_PERIOD_EXHAUSTED",
+            Self::TooLarge => "REFUSAL_REASON_TOO_LARGE",
+            Self::NoQuota => "REFUSAL_REASON_NO_QUOTA",
+            Self::Suspended => "REFUSAL_REASON_SUSPENDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REFUSAL_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "REFUSAL_REASON_LIMIT" => Some(Self::Limit),
+            "REFUSAL_REASON_RATE" => Some(Self::Rate),
+            "REFUSAL_REASON_PERIOD_EXHAUSTED" => Some(Self::PeriodExhausted),
+            "REFUSAL_REASON_TOO_LARGE" => Some(Self::TooLarge),
+            "REFUSAL_REASON_NO_QUOTA" => Some(Self::NoQuota),
+            "REFUSAL_REASON_SUSPENDED" => Some(Self::Suspended),
+            _ => None,
+        }
+    }
+}
+/// How a charge is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConsumeMode {
+    /// Taken as STRICT.
+    Unspecified = 0,
+    /// All or nothing, within every limit.
+    Strict = 1,
+    /// As much of one resource as fits.
+    BestEffort = 2,
+    /// It has already happened: charged even above limits, each limit that it exceeds is reported.
+    Record = 3,
+}
+impl ConsumeMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONSUME_MODE_UNSPECIFIED",
+            Self::Strict => "CONSUME_MODE_STRICT",
+            Self::BestEffort => "CONSUME_MODE_BEST_EFFORT",
+            Self::Record => "CONSUME_MODE_RECORD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONSUME_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONSUME_MODE_STRICT" => Some(Self::Strict),
+            "CONSUME_MODE_BEST_EFFORT" => Some(Self::BestEffort),
+            "CONSUME_MODE_RECORD" => Some(Self::Record),
+            _ => None,
+        }
+    }
+}
+/// What a commit does with what its hold does not cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UncoveredPolicy {
+    /// Taken as REFUSE.
+    Unspecified = 0,
+    /// FAILED_PRECONDITION.
+    Refuse = 1,
+    /// Decided as a Consume of it would be.
+    Check = 2,
+    /// It has already happened: charged even above limits, each limit that it exceeds is reported.
+    Record = 3,
+}
+impl UncoveredPolicy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNCOVERED_POLICY_UNSPECIFIED",
+            Self::Refuse => "UNCOVERED_POLICY_REFUSE",
+            Self::Check => "UNCOVERED_POLICY_CHECK",
+            Self::Record => "UNCOVERED_POLICY_RECORD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNCOVERED_POLICY_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNCOVERED_POLICY_REFUSE" => Some(Self::Refuse),
+            "UNCOVERED_POLICY_CHECK" => Some(Self::Check),
+            "UNCOVERED_POLICY_RECORD" => Some(Self::Record),
+            _ => None,
+        }
+    }
 }
 /// A limit on one resource of one subject, or, on a pattern, of every subject that matches it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -82,19 +501,21 @@ pub struct Quota {
     /// Key of the resource.
     #[prost(string, tag = "2")]
     pub resource: ::prost::alloc::string::String,
-    /// Id on this subject and resource. Empty in a request: the resource's key.
+    /// Id on this subject and resource. Empty in a request: the resource's key, with its period or the interval
+    /// of its rate, such as "compute.cpu", "api.calls.hour", "api.requests.60s".
     #[prost(string, tag = "3")]
     pub quota_id: ::prost::alloc::string::String,
-    /// The limit. Required: an unset limit is an error, never zero and never unlimited.
+    /// The limit; of a RATE the amount per interval. Required: an unset limit is an error, never zero and never
+    /// unlimited.
     #[prost(message, optional, tag = "4")]
     pub limit: ::core::option::Option<Limit>,
-    /// What it does when exceeded.
+    /// What it does when exceeded. THROTTLE only for a RATE.
     #[prost(enumeration = "Enforcement", tag = "5")]
     pub enforcement: i32,
     /// Largest amount of one request, in base units. Absent: no bound of its own.
     #[prost(int64, optional, tag = "6")]
     pub max_request: ::core::option::Option<i64>,
-    /// Share of the limit, in percent, from which answers warn. Absent: the default.
+    /// Share of the limit, in percent, 1 to 100, from which answers warn. Absent: 80.
     #[prost(int32, optional, tag = "7")]
     pub near_percent: ::core::option::Option<i32>,
     /// Whether it is in force.
@@ -127,6 +548,19 @@ pub struct Quota {
     /// Version for optimistic updates. Empty in a request: any version.
     #[prost(string, tag = "16")]
     pub etag: ::prost::alloc::string::String,
+    /// Periods of a COUNTER. Absent: none, a lifetime counter. A changed period replaces the old one at its end;
+    /// until then the old one is in force.
+    #[prost(message, optional, tag = "17")]
+    pub period: ::core::option::Option<Period>,
+    /// Rate of a RATE; required there.
+    #[prost(message, optional, tag = "18")]
+    pub rate: ::core::option::Option<Rate>,
+    /// The period that is still in force until `period` replaces it. Output only.
+    #[prost(message, optional, tag = "19")]
+    pub current_period: ::core::option::Option<Period>,
+    /// When `period` replaces `current_period`. Output only.
+    #[prost(message, optional, tag = "20")]
+    pub period_change_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What a quota does when its limit is exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -392,190 +826,6 @@ pub struct Subject {
     #[prost(string, tag = "7")]
     pub etag: ::prost::alloc::string::String,
 }
-/// One limit that refuses (or, for RECORD, that is exceeded), with the numbers that say why.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct LimitFinding {
-    /// Subject whose account the limit bounds, such as "tenants/acme" or "system".
-    #[prost(string, tag = "1")]
-    pub subject: ::prost::alloc::string::String,
-    /// Id of the quota on that subject and resource. Empty where no quota is involved
-    /// (NO_QUOTA, or an account that would pass 2^62).
-    #[prost(string, tag = "2")]
-    pub quota: ::prost::alloc::string::String,
-    /// Pattern that the quota was set on, such as "tenants/\*". Empty for the subject's own quota.
-    #[prost(string, tag = "3")]
-    pub pattern: ::prost::alloc::string::String,
-    /// Key of the resource.
-    #[prost(string, tag = "4")]
-    pub resource: ::prost::alloc::string::String,
-    /// Why.
-    #[prost(enumeration = "RefusalReason", tag = "5")]
-    pub reason: i32,
-    /// The limit in force. Unset where no quota is involved.
-    #[prost(message, optional, tag = "6")]
-    pub limit: ::core::option::Option<Limit>,
-    /// In use, in base units, before this request.
-    #[prost(int64, tag = "7")]
-    pub used: i64,
-    /// Held by reservations, in base units.
-    #[prost(int64, tag = "8")]
-    pub held: i64,
-    /// Asked of this account by this request, in base units.
-    #[prost(int64, tag = "9")]
-    pub requested: i64,
-    /// What is missing for the request to fit, in base units; at least 1.
-    #[prost(int64, tag = "10")]
-    pub shortfall: i64,
-    /// After how long the same request could be admitted. Absent where waiting does not help or the
-    /// end of the wait is unknown.
-    #[prost(message, optional, tag = "11")]
-    pub retry_delay: ::core::option::Option<::prost_types::Duration>,
-}
-/// The least limit in force on the path of a request, per resource.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct EffectiveLimit {
-    /// Key of the resource.
-    #[prost(string, tag = "1")]
-    pub resource: ::prost::alloc::string::String,
-    /// The least limit; unlimited where every quota on the path is. Unset where there is no quota at
-    /// all, that is where the resource is unbounded.
-    #[prost(message, optional, tag = "2")]
-    pub limit: ::core::option::Option<Limit>,
-    /// Subject whose quota it is. Empty where the limit is unset.
-    #[prost(string, tag = "3")]
-    pub subject: ::prost::alloc::string::String,
-    /// Id of that quota. Empty where the limit is unset.
-    #[prost(string, tag = "4")]
-    pub quota: ::prost::alloc::string::String,
-}
-/// What the authority decided, from a parsed and well-formed request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Decision {
-    /// Never sent.
-    Unspecified = 0,
-    /// Everything asked for is admitted.
-    Granted = 1,
-    /// Part of it is admitted (BEST_EFFORT only).
-    Partial = 2,
-    /// Admitted, to be acted on after a delay (THROTTLE only).
-    Delayed = 3,
-    /// Nothing is admitted and nothing was charged.
-    Denied = 4,
-}
-impl Decision {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "DECISION_UNSPECIFIED",
-            Self::Granted => "DECISION_GRANTED",
-            Self::Partial => "DECISION_PARTIAL",
-            Self::Delayed => "DECISION_DELAYED",
-            Self::Denied => "DECISION_DENIED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "DECISION_UNSPECIFIED" => Some(Self::Unspecified),
-            "DECISION_GRANTED" => Some(Self::Granted),
-            "DECISION_PARTIAL" => Some(Self::Partial),
-            "DECISION_DELAYED" => Some(Self::Delayed),
-            "DECISION_DENIED" => Some(Self::Denied),
-            _ => None,
-        }
-    }
-}
-/// Why a limit refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum RefusalReason {
-    /// Never sent.
-    Unspecified = 0,
-    /// used + held + requested is above the limit.
-    Limit = 1,
-    /// The token bucket is short.
-    Rate = 2,
-    /// The period's count is used up.
-    PeriodExhausted = 3,
-    /// The amount alone is above the limit or the largest request, or the account would pass 2^62.
-    /// Waiting does not help.
-    TooLarge = 4,
-    /// The resource must have a quota on the path and has none.
-    NoQuota = 5,
-    /// The quota is suspended: no growth.
-    Suspended = 6,
-}
-impl RefusalReason {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "REFUSAL_REASON_UNSPECIFIED",
-            Self::Limit => "REFUSAL_REASON_LIMIT",
-            Self::Rate => "REFUSAL_REASON_RATE",
-            Self::PeriodExhausted => "REFUSAL_REASON_PERIOD_EXHAUSTED",
-            Self::TooLarge => "REFUSAL_REASON_TOO_LARGE",
-            Self::NoQuota => "REFUSAL_REASON_NO_QUOTA",
-            Self::Suspended => "REFUSAL_REASON_SUSPENDED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "REFUSAL_REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "REFUSAL_REASON_LIMIT" => Some(Self::Limit),
-            "REFUSAL_REASON_RATE" => Some(Self::Rate),
-            "REFUSAL_REASON_PERIOD_EXHAUSTED" => Some(Self::PeriodExhausted),
-            "REFUSAL_REASON_TOO_LARGE" => Some(Self::TooLarge),
-            "REFUSAL_REASON_NO_QUOTA" => Some(Self::NoQuota),
-            "REFUSAL_REASON_SUSPENDED" => Some(Self::Suspended),
-            _ => None,
-        }
-    }
-}
-/// How a charge is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum ConsumeMode {
-    /// Taken as STRICT.
-    Unspecified = 0,
-    /// All or nothing, within every limit.
-    Strict = 1,
-    /// As much of one resource as fits.
-    BestEffort = 2,
-    /// It has already happened: charged even above limits, each limit that it exceeds is reported.
-    Record = 3,
-}
-impl ConsumeMode {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "CONSUME_MODE_UNSPECIFIED",
-            Self::Strict => "CONSUME_MODE_STRICT",
-            Self::BestEffort => "CONSUME_MODE_BEST_EFFORT",
-            Self::Record => "CONSUME_MODE_RECORD",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "CONSUME_MODE_UNSPECIFIED" => Some(Self::Unspecified),
-            "CONSUME_MODE_STRICT" => Some(Self::Strict),
-            "CONSUME_MODE_BEST_EFFORT" => Some(Self::BestEffort),
-            "CONSUME_MODE_RECORD" => Some(Self::Record),
-            _ => None,
-        }
-    }
-}
 /// One quota in force on a subject's account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppliedQuota {
@@ -588,6 +838,39 @@ pub struct AppliedQuota {
     /// Pattern that it was set on. Empty for the subject's own quota.
     #[prost(string, tag = "3")]
     pub pattern: ::prost::alloc::string::String,
+    /// What it does when exceeded.
+    #[prost(enumeration = "Enforcement", tag = "4")]
+    pub enforcement: i32,
+    /// Whether it is ACTIVE or SUSPENDED.
+    #[prost(enumeration = "QuotaState", tag = "5")]
+    pub state: i32,
+    /// What it measures now: in use, counted in the period, or taken from the bucket, in base units.
+    #[prost(int64, tag = "6")]
+    pub used: i64,
+    /// Held, in base units.
+    #[prost(int64, tag = "7")]
+    pub held: i64,
+    /// Periods of a COUNTER. Absent elsewhere.
+    #[prost(message, optional, tag = "8")]
+    pub period: ::core::option::Option<Period>,
+    /// Start of the current period. Absent but for a COUNTER with periods.
+    #[prost(message, optional, tag = "9")]
+    pub period_start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the current period (exclusive). Absent but for a COUNTER with periods.
+    #[prost(message, optional, tag = "10")]
+    pub period_end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// From when on everything was counted, where that is not the start of the period.
+    #[prost(message, optional, tag = "11")]
+    pub since_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Interval of a RATE. Absent elsewhere.
+    #[prost(message, optional, tag = "12")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    /// The most at once of a RATE, in base units. Zero elsewhere.
+    #[prost(int64, tag = "13")]
+    pub bucket: i64,
+    /// Whether it is at or above its near share.
+    #[prost(bool, tag = "14")]
+    pub near: bool,
 }
 /// One account: what a subject and all below it have in use of one resource.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -595,7 +878,7 @@ pub struct ResourceUsage {
     /// Key of the resource.
     #[prost(string, tag = "1")]
     pub resource: ::prost::alloc::string::String,
-    /// In use, in base units.
+    /// In use, in base units; of a COUNTER all that was ever counted. Zero of a RATE: its quotas have buckets.
     #[prost(int64, tag = "2")]
     pub used: i64,
     /// Held by reservations, in base units.
@@ -604,9 +887,10 @@ pub struct ResourceUsage {
     /// Quotas in force on this subject itself, by id.
     #[prost(message, repeated, tag = "4")]
     pub quotas: ::prost::alloc::vec::Vec<AppliedQuota>,
-    /// The least limit on the path from this subject up to the system.
-    #[prost(message, optional, tag = "5")]
-    pub effective_limit: ::core::option::Option<EffectiveLimit>,
+    /// The least limits on the path from this subject up to the system, one for those that measure alike; one
+    /// without a limit where there is none.
+    #[prost(message, repeated, tag = "5")]
+    pub effective_limits: ::prost::alloc::vec::Vec<EffectiveLimit>,
 }
 /// The accounts of one subject.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -627,6 +911,9 @@ pub struct CreateSubjectRequest {
     /// As in Consume.
     #[prost(string, tag = "2")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
 }
 /// The new subject.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -656,7 +943,7 @@ pub struct GetSubjectResponse {
     pub subject: ::core::option::Option<Subject>,
 }
 /// Selects subjects.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSubjectsRequest {
     /// Only this subject and those below it, by whole pairs. Empty or "system": all.
     #[prost(string, tag = "1")]
@@ -667,6 +954,12 @@ pub struct ListSubjectsRequest {
     /// Token of the page before. Empty: the first page.
     #[prost(string, tag = "3")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only those with all these labels.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// A page of subjects.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -690,6 +983,9 @@ pub struct UpdateSubjectRequest {
     /// As in Consume.
     #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
 }
 /// The subject after the change.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -704,6 +1000,32 @@ pub struct UpdateSubjectResponse {
     #[prost(bool, tag = "3")]
     pub replayed: bool,
 }
+/// Names the subject to delete.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteSubjectRequest {
+    /// Name of the subject. Required.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Only while this is the current version. Empty: any version.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// As in Consume.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
+}
+/// The subject is gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteSubjectResponse {
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "1")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "2")]
+    pub replayed: bool,
+}
 /// Asks for a new resource.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateResourceRequest {
@@ -713,6 +1035,9 @@ pub struct CreateResourceRequest {
     /// As in Consume.
     #[prost(string, tag = "2")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
 }
 /// The new resource.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -750,6 +1075,9 @@ pub struct ListResourcesRequest {
     /// Token of the page before. Empty: the first page.
     #[prost(string, tag = "2")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only those of this kind. Unspecified: all.
+    #[prost(enumeration = "ResourceKind", tag = "3")]
+    pub kind: i32,
 }
 /// A page of resources.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -773,6 +1101,9 @@ pub struct UpdateResourceRequest {
     /// As in Consume.
     #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
 }
 /// The resource after the change.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -799,6 +1130,9 @@ pub struct DeleteResourceRequest {
     /// As in Consume.
     #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
 }
 /// The resource is gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -822,6 +1156,9 @@ pub struct CreateQuotaRequest {
     /// As in Consume.
     #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
 }
 /// The new quota.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -848,7 +1185,7 @@ pub struct GetQuotaRequest {
     /// Key of the resource. Required.
     #[prost(string, tag = "2")]
     pub resource: ::prost::alloc::string::String,
-    /// Id of the quota. Empty: the resource's key.
+    /// Id of the quota. Empty: the only quota there is on that resource of that subject or pattern.
     #[prost(string, tag = "3")]
     pub quota_id: ::prost::alloc::string::String,
 }
@@ -860,7 +1197,7 @@ pub struct GetQuotaResponse {
     pub quota: ::core::option::Option<Quota>,
 }
 /// Selects quotas.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListQuotasRequest {
     /// Only quotas on this subject or pattern and on those below it, by whole pairs. Empty or "system": all.
     #[prost(string, tag = "1")]
@@ -874,6 +1211,15 @@ pub struct ListQuotasRequest {
     /// Token of the page before. Empty: the first page.
     #[prost(string, tag = "4")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only those in this state. Unspecified: all.
+    #[prost(enumeration = "QuotaState", tag = "5")]
+    pub state: i32,
+    /// Only those with all these labels.
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// A page of quotas.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -900,6 +1246,9 @@ pub struct UpdateQuotaRequest {
     /// As in Consume.
     #[prost(string, tag = "4")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
 }
 /// The quota after the change.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -926,7 +1275,7 @@ pub struct DeleteQuotaRequest {
     /// Key of the resource. Required.
     #[prost(string, tag = "2")]
     pub resource: ::prost::alloc::string::String,
-    /// Id of the quota. Empty: the resource's key.
+    /// Id of the quota. Empty: the only quota there is on that resource of that subject or pattern.
     #[prost(string, tag = "3")]
     pub quota_id: ::prost::alloc::string::String,
     /// Only while this is the current version. Empty: any version.
@@ -938,6 +1287,9 @@ pub struct DeleteQuotaRequest {
     /// As in Consume.
     #[prost(string, tag = "6")]
     pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
 }
 /// The quota is gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1065,6 +1417,252 @@ pub struct VerifyInvariantsResponse {
     /// When it was read, by the server's clock.
     #[prost(message, optional, tag = "4")]
     pub read_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks to replace quotas, all of them or none.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchUpdateQuotasRequest {
+    /// The quotas; 1 to 1,000, each with `allow_missing` and `force` of its own. Their operation ids and
+    /// `validate_only` are empty: those of the batch count.
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<UpdateQuotaRequest>,
+    /// As in Consume; one for all.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+}
+/// The quotas after the change.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchUpdateQuotasResponse {
+    /// One per request, in its order.
+    #[prost(message, repeated, tag = "1")]
+    pub responses: ::prost::alloc::vec::Vec<UpdateQuotaResponse>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "3")]
+    pub replayed: bool,
+}
+/// Names a resource of a subject.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainQuotaRequest {
+    /// Name of the subject; it need not exist. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Up to four further subjects, all with the first pair of `subject`.
+    #[prost(string, repeated, tag = "2")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Key of the resource. Required.
+    #[prost(string, tag = "3")]
+    pub resource: ::prost::alloc::string::String,
+}
+/// Every quota that could bound the resource, from the system down.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainQuotaResponse {
+    /// Every quota on the path.
+    #[prost(message, repeated, tag = "1")]
+    pub quotas: ::prost::alloc::vec::Vec<ExplainedQuota>,
+    /// The least limits, one for those that measure alike.
+    #[prost(message, repeated, tag = "2")]
+    pub effective_limits: ::prost::alloc::vec::Vec<EffectiveLimit>,
+    /// When it was read, by the server's clock.
+    #[prost(message, optional, tag = "3")]
+    pub read_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// One quota on a path.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainedQuota {
+    /// Subject whose account it would bound.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// The quota; its `subject` is where it was set.
+    #[prost(message, optional, tag = "2")]
+    pub quota: ::core::option::Option<Quota>,
+    /// Whether it bounds the account now.
+    #[prost(bool, tag = "3")]
+    pub in_force: bool,
+    /// Why it does not: DISABLED, not valid yet, not valid any more, or covered by another of its id. Empty
+    /// where it does.
+    #[prost(string, tag = "4")]
+    pub why_not: ::prost::alloc::string::String,
+    /// Whether it is the least limit of those that measure alike.
+    #[prost(bool, tag = "5")]
+    pub effective: bool,
+    /// What it measures now: in use, counted in the period, or taken from the bucket, in base units. Zero where
+    /// it is not in force.
+    #[prost(int64, tag = "6")]
+    pub used: i64,
+    /// Held now, in base units.
+    #[prost(int64, tag = "7")]
+    pub held: i64,
+}
+/// Asks to set counts or buckets to zero.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetUsageRequest {
+    /// Name of the subject. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Key of a COUNTER or a RATE. Required.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// Only the count or the bucket that this quota measures; quotas of the same period share a count. Empty:
+    /// all, with the lifetime count.
+    #[prost(string, tag = "3")]
+    pub quota_id: ::prost::alloc::string::String,
+    /// As in Consume.
+    #[prost(string, tag = "4")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "5")]
+    pub validate_only: bool,
+}
+/// The usage is zero.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetUsageResponse {
+    /// What was counted or taken before, in base units.
+    #[prost(int64, tag = "1")]
+    pub previous: i64,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "3")]
+    pub replayed: bool,
+}
+/// Asks to change what was counted.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CorrectUsageRequest {
+    /// Subject that was charged, with all its ancestors. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Up to four further subjects that were charged, all with the first pair of `subject`.
+    #[prost(string, repeated, tag = "2")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What to add, each COUNTER once; below zero to take off. Required.
+    #[prost(message, repeated, tag = "3")]
+    pub amounts: ::prost::alloc::vec::Vec<Amount>,
+    /// It was counted in periods that are over: only the lifetime counts change.
+    #[prost(bool, tag = "4")]
+    pub past: bool,
+    /// Why; at most 256 bytes. Required.
+    #[prost(string, tag = "5")]
+    pub purpose: ::prost::alloc::string::String,
+    /// As in Consume.
+    #[prost(string, tag = "6")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Only say what would be answered. Nothing is changed and nothing remembered.
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+}
+/// What was corrected.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CorrectUsageResponse {
+    /// The lifetime counts before, one per subject of the charge set and resource.
+    #[prost(message, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<CorrectedCount>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "3")]
+    pub replayed: bool,
+}
+/// A count that was corrected.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CorrectedCount {
+    /// Name of the subject.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Key of the resource.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// What was counted before, in base units.
+    #[prost(int64, tag = "3")]
+    pub previous: i64,
+}
+/// Asks to accept the wall clock.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptClockRequest {
+    /// As in Consume.
+    #[prost(string, tag = "1")]
+    pub operation_id: ::prost::alloc::string::String,
+}
+/// The wall clock is accepted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptClockResponse {
+    /// The clock before.
+    #[prost(message, optional, tag = "1")]
+    pub previous: ::core::option::Option<ClockInfo>,
+    /// The clock now.
+    #[prost(message, optional, tag = "2")]
+    pub clock: ::core::option::Option<ClockInfo>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "4")]
+    pub replayed: bool,
+}
+/// How the server's clock is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockInfo {
+    /// The server's clock.
+    #[prost(message, optional, tag = "1")]
+    pub now: ::core::option::Option<::prost_types::Timestamp>,
+    /// The wall clock less the server's.
+    #[prost(message, optional, tag = "2")]
+    pub offset: ::core::option::Option<::prost_types::Duration>,
+    /// The wall clock stepped, is not followed, and waits to be accepted.
+    #[prost(bool, tag = "3")]
+    pub suspect: bool,
+    /// A step backward was accepted: the server's clock runs at nine tenths until the wall clock has caught up.
+    #[prost(bool, tag = "4")]
+    pub waiting: bool,
+}
+/// Asks what runs here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetServerInfoRequest {}
+/// What runs here, and how it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetServerInfoResponse {
+    /// Version of the server.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// How long it has been serving.
+    #[prost(message, optional, tag = "2")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// The clock.
+    #[prost(message, optional, tag = "3")]
+    pub clock: ::core::option::Option<ClockInfo>,
+    /// Number of subjects.
+    #[prost(int64, tag = "4")]
+    pub subjects: i64,
+    /// Number of allocations.
+    #[prost(int64, tag = "5")]
+    pub allocations: i64,
+    /// Number of live holds.
+    #[prost(int64, tag = "6")]
+    pub holds: i64,
+    /// Number of patterns with default quotas.
+    #[prost(int64, tag = "7")]
+    pub patterns: i64,
+    /// Number of remembered operations.
+    #[prost(int64, tag = "8")]
+    pub operations: i64,
+    /// Weight of the commands that wait, in single commands.
+    #[prost(int64, tag = "9")]
+    pub queued: i64,
+    /// Whether the journal cannot be written now.
+    #[prost(bool, tag = "10")]
+    pub journal_unavailable: bool,
+    /// Sequence of the last batch whose rows are written.
+    #[prost(uint64, tag = "11")]
+    pub applied_sequence: u64,
+    /// Why rows cannot be written now. Empty: they can.
+    #[prost(string, tag = "12")]
+    pub rows_failure: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod admin_service_client {
@@ -1257,6 +1855,32 @@ pub mod admin_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("quota.v1.AdminService", "UpdateSubject"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Deletes a subject with all below it, its quotas and the patterns below it. Refused while it has anything
+        /// in use or held. A name used again is another subject.
+        pub async fn delete_subject(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteSubjectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteSubjectResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/DeleteSubject",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "DeleteSubject"));
             self.inner.unary(req, path, codec).await
         }
         /// Creates a resource. ALREADY_EXISTS where there is one.
@@ -1509,6 +2133,56 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "DeleteQuota"));
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces quotas, all of them or none.
+        pub async fn batch_update_quotas(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchUpdateQuotasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchUpdateQuotasResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/BatchUpdateQuotas",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "BatchUpdateQuotas"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Explains which quotas bound a resource of a subject: all on the path, in force or not, and why.
+        pub async fn explain_quota(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainQuotaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainQuotaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/ExplainQuota",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "ExplainQuota"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Reads the accounts of one subject with the limits in force.
         pub async fn get_usage(
             &mut self,
@@ -1557,6 +2231,56 @@ pub mod admin_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("quota.v1.AdminService", "ListUsage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets the counts or the buckets of one subject to zero. What its ancestors counted stays.
+        pub async fn reset_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetUsageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/ResetUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "ResetUsage"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what was counted, in every account of a charge set.
+        pub async fn correct_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CorrectUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CorrectUsageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/CorrectUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "CorrectUsage"));
             self.inner.unary(req, path, codec).await
         }
         /// Reads one allocation.
@@ -1634,6 +2358,56 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "VerifyInvariants"));
             self.inner.unary(req, path, codec).await
         }
+        /// Accepts a step of the wall clock: forward at once, backward by waiting until it has caught up.
+        pub async fn accept_clock(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcceptClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcceptClockResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/AcceptClock",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "AcceptClock"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says what runs here, and how it is.
+        pub async fn get_server_info(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetServerInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetServerInfoResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/GetServerInfo",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "GetServerInfo"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1679,6 +2453,15 @@ pub mod admin_service_server {
             request: tonic::Request<super::UpdateSubjectRequest>,
         ) -> std::result::Result<
             tonic::Response<super::UpdateSubjectResponse>,
+            tonic::Status,
+        >;
+        /// Deletes a subject with all below it, its quotas and the patterns below it. Refused while it has anything
+        /// in use or held. A name used again is another subject.
+        async fn delete_subject(
+            &self,
+            request: tonic::Request<super::DeleteSubjectRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteSubjectResponse>,
             tonic::Status,
         >;
         /// Creates a resource. ALREADY_EXISTS where there is one.
@@ -1761,6 +2544,22 @@ pub mod admin_service_server {
             tonic::Response<super::DeleteQuotaResponse>,
             tonic::Status,
         >;
+        /// Replaces quotas, all of them or none.
+        async fn batch_update_quotas(
+            &self,
+            request: tonic::Request<super::BatchUpdateQuotasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchUpdateQuotasResponse>,
+            tonic::Status,
+        >;
+        /// Explains which quotas bound a resource of a subject: all on the path, in force or not, and why.
+        async fn explain_quota(
+            &self,
+            request: tonic::Request<super::ExplainQuotaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainQuotaResponse>,
+            tonic::Status,
+        >;
         /// Reads the accounts of one subject with the limits in force.
         async fn get_usage(
             &self,
@@ -1775,6 +2574,22 @@ pub mod admin_service_server {
             request: tonic::Request<super::ListUsageRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListUsageResponse>,
+            tonic::Status,
+        >;
+        /// Sets the counts or the buckets of one subject to zero. What its ancestors counted stays.
+        async fn reset_usage(
+            &self,
+            request: tonic::Request<super::ResetUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ResetUsageResponse>,
+            tonic::Status,
+        >;
+        /// Changes what was counted, in every account of a charge set.
+        async fn correct_usage(
+            &self,
+            request: tonic::Request<super::CorrectUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CorrectUsageResponse>,
             tonic::Status,
         >;
         /// Reads one allocation.
@@ -1799,6 +2614,22 @@ pub mod admin_service_server {
             request: tonic::Request<super::VerifyInvariantsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::VerifyInvariantsResponse>,
+            tonic::Status,
+        >;
+        /// Accepts a step of the wall clock: forward at once, backward by waiting until it has caught up.
+        async fn accept_clock(
+            &self,
+            request: tonic::Request<super::AcceptClockRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcceptClockResponse>,
+            tonic::Status,
+        >;
+        /// Says what runs here, and how it is.
+        async fn get_server_info(
+            &self,
+            request: tonic::Request<super::GetServerInfoRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetServerInfoResponse>,
             tonic::Status,
         >;
     }
@@ -2045,6 +2876,51 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UpdateSubjectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/DeleteSubject" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteSubjectSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DeleteSubjectRequest>
+                    for DeleteSubjectSvc<T> {
+                        type Response = super::DeleteSubjectResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteSubjectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::delete_subject(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteSubjectSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2510,6 +3386,97 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.AdminService/BatchUpdateQuotas" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchUpdateQuotasSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::BatchUpdateQuotasRequest>
+                    for BatchUpdateQuotasSvc<T> {
+                        type Response = super::BatchUpdateQuotasResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchUpdateQuotasRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::batch_update_quotas(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchUpdateQuotasSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/ExplainQuota" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainQuotaSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ExplainQuotaRequest>
+                    for ExplainQuotaSvc<T> {
+                        type Response = super::ExplainQuotaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainQuotaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::explain_quota(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainQuotaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/quota.v1.AdminService/GetUsage" => {
                     #[allow(non_camel_case_types)]
                     struct GetUsageSvc<T: AdminService>(pub Arc<T>);
@@ -2585,6 +3552,96 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/ResetUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetUsageSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ResetUsageRequest>
+                    for ResetUsageSvc<T> {
+                        type Response = super::ResetUsageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetUsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::reset_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetUsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/CorrectUsage" => {
+                    #[allow(non_camel_case_types)]
+                    struct CorrectUsageSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::CorrectUsageRequest>
+                    for CorrectUsageSvc<T> {
+                        type Response = super::CorrectUsageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CorrectUsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::correct_usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CorrectUsageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -2736,6 +3793,96 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.AdminService/AcceptClock" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptClockSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::AcceptClockRequest>
+                    for AcceptClockSvc<T> {
+                        type Response = super::AcceptClockResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcceptClockRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::accept_clock(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptClockSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/GetServerInfo" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetServerInfoSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetServerInfoRequest>
+                    for GetServerInfoSvc<T> {
+                        type Response = super::GetServerInfoResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetServerInfoRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_server_info(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetServerInfoSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -2776,6 +3923,155 @@ pub mod admin_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Why one item of a batch has no answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ItemError {
+    /// The code that the call alone would have had, as in google.rpc.Code.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// Why.
+    #[prost(enumeration = "ErrorReason", tag = "2")]
+    pub reason: i32,
+    /// The text for people.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// Every bad field, for INVALID_ARGUMENT.
+    #[prost(message, repeated, tag = "4")]
+    pub field_violations: ::prost::alloc::vec::Vec<ItemFieldViolation>,
+}
+/// A bad field of an item.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ItemFieldViolation {
+    /// Path of the field in the item.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong and what would be right.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
+}
+/// The `reason` of the google.rpc.ErrorInfo in every error, without the prefix. The domain is
+/// "quota.v1". Its metadata has `outcome`: NOT_APPLIED (nothing changed) or UNKNOWN (ask again with
+/// the same operation id).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ErrorReason {
+    /// Never sent.
+    Unspecified = 0,
+    /// INVALID_ARGUMENT: google.rpc.BadRequest names every bad field.
+    InvalidFields = 1,
+    /// NOT_FOUND: the subject does not exist and may not come into being.
+    SubjectUnknown = 2,
+    /// NOT_FOUND: no such allocation.
+    AllocationUnknown = 3,
+    /// NOT_FOUND: no such quota.
+    QuotaUnknown = 4,
+    /// NOT_FOUND: no such resource.
+    ResourceUnknown = 5,
+    /// ALREADY_EXISTS: the subject, resource, quota or allocation exists.
+    Exists = 6,
+    /// ALREADY_EXISTS: the operation id was used with other content.
+    OperationIdReused = 7,
+    /// FAILED_PRECONDITION: more would be released than is there.
+    ReleaseTooLarge = 8,
+    /// FAILED_PRECONDITION: the change cuts a limit and needs `force`.
+    ForceNeeded = 9,
+    /// FAILED_PRECONDITION: the operation is older than what is completely remembered.
+    OutcomeForgotten = 10,
+    /// FAILED_PRECONDITION: the resource is built in, or still in use.
+    ResourceInUse = 11,
+    /// ABORTED: the etag is not the current one.
+    EtagMismatch = 12,
+    /// ABORTED: the allocation's generation is not the expected one.
+    GenerationMismatch = 13,
+    /// RESOURCE_EXHAUSTED: the server's queue is full. Never remembered.
+    Overloaded = 14,
+    /// RESOURCE_EXHAUSTED: a bound of the whole server is reached, such as `subjects_max`.
+    Capacity = 15,
+    /// UNAVAILABLE: the journal cannot be written.
+    JournalUnavailable = 16,
+    /// UNAVAILABLE: the server is shutting down.
+    Draining = 17,
+    /// DEADLINE_EXCEEDED: the caller's deadline passed.
+    Deadline = 18,
+    /// INTERNAL: a bug.
+    Bug = 19,
+    /// NOT_FOUND: no such hold.
+    HoldUnknown = 20,
+    /// FAILED_PRECONDITION: the hold has ended.
+    HoldEnded = 21,
+    /// FAILED_PRECONDITION: more would be committed than is held, and `more` does not say what to do.
+    HoldTooSmall = 22,
+    /// FAILED_PRECONDITION: the subject has something in use or held.
+    SubjectInUse = 23,
+    /// FAILED_PRECONDITION: a correction would take a count below zero.
+    CorrectionTooLarge = 24,
+}
+impl ErrorReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ERROR_REASON_UNSPECIFIED",
+            Self::InvalidFields => "ERROR_REASON_INVALID_FIELDS",
+            Self::SubjectUnknown => "ERROR_REASON_SUBJECT_UNKNOWN",
+            Self::AllocationUnknown => "ERROR_REASON_ALLOCATION_UNKNOWN",
+            Self::QuotaUnknown => "ERROR_REASON_QUOTA_UNKNOWN",
+            Self::ResourceUnknown => "ERROR_REASON_RESOURCE_UNKNOWN",
+            Self::Exists => "ERROR_REASON_EXISTS",
+            Self::OperationIdReused => "ERROR_REASON_OPERATION_ID_REUSED",
+            Self::ReleaseTooLarge => "ERROR_REASON_RELEASE_TOO_LARGE",
+            Self::ForceNeeded => "ERROR_REASON_FORCE_NEEDED",
+            Self::OutcomeForgotten => "ERROR_REASON_OUTCOME_FORGOTTEN",
+            Self::ResourceInUse => "ERROR_REASON_RESOURCE_IN_USE",
+            Self::EtagMismatch => "ERROR_REASON_ETAG_MISMATCH",
+            Self::GenerationMismatch => "ERROR_REASON_GENERATION_MISMATCH",
+            Self::Overloaded => "ERROR_REASON_OVERLOADED",
+            Self::Capacity => "ERROR_REASON_CAPACITY",
+            Self::JournalUnavailable => "ERROR_REASON_JOURNAL_UNAVAILABLE",
+            Self::Draining => "ERROR_REASON_DRAINING",
+            Self::Deadline => "ERROR_REASON_DEADLINE",
+            Self::Bug => "ERROR_REASON_BUG",
+            Self::HoldUnknown => "ERROR_REASON_HOLD_UNKNOWN",
+            Self::HoldEnded => "ERROR_REASON_HOLD_ENDED",
+            Self::HoldTooSmall => "ERROR_REASON_HOLD_TOO_SMALL",
+            Self::SubjectInUse => "ERROR_REASON_SUBJECT_IN_USE",
+            Self::CorrectionTooLarge => "ERROR_REASON_CORRECTION_TOO_LARGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ERROR_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "ERROR_REASON_INVALID_FIELDS" => Some(Self::InvalidFields),
+            "ERROR_REASON_SUBJECT_UNKNOWN" => Some(Self::SubjectUnknown),
+            "ERROR_REASON_ALLOCATION_UNKNOWN" => Some(Self::AllocationUnknown),
+            "ERROR_REASON_QUOTA_UNKNOWN" => Some(Self::QuotaUnknown),
+            "ERROR_REASON_RESOURCE_UNKNOWN" => Some(Self::ResourceUnknown),
+            "ERROR_REASON_EXISTS" => Some(Self::Exists),
+            "ERROR_REASON_OPERATION_ID_REUSED" => Some(Self::OperationIdReused),
+            "ERROR_REASON_RELEASE_TOO_LARGE" => Some(Self::ReleaseTooLarge),
+            "ERROR_REASON_FORCE_NEEDED" => Some(Self::ForceNeeded),
+            "ERROR_REASON_OUTCOME_FORGOTTEN" => Some(Self::OutcomeForgotten),
+            "ERROR_REASON_RESOURCE_IN_USE" => Some(Self::ResourceInUse),
+            "ERROR_REASON_ETAG_MISMATCH" => Some(Self::EtagMismatch),
+            "ERROR_REASON_GENERATION_MISMATCH" => Some(Self::GenerationMismatch),
+            "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
+            "ERROR_REASON_CAPACITY" => Some(Self::Capacity),
+            "ERROR_REASON_JOURNAL_UNAVAILABLE" => Some(Self::JournalUnavailable),
+            "ERROR_REASON_DRAINING" => Some(Self::Draining),
+            "ERROR_REASON_DEADLINE" => Some(Self::Deadline),
+            "ERROR_REASON_BUG" => Some(Self::Bug),
+            "ERROR_REASON_HOLD_UNKNOWN" => Some(Self::HoldUnknown),
+            "ERROR_REASON_HOLD_ENDED" => Some(Self::HoldEnded),
+            "ERROR_REASON_HOLD_TOO_SMALL" => Some(Self::HoldTooSmall),
+            "ERROR_REASON_SUBJECT_IN_USE" => Some(Self::SubjectInUse),
+            "ERROR_REASON_CORRECTION_TOO_LARGE" => Some(Self::CorrectionTooLarge),
+            _ => None,
+        }
+    }
+}
 /// Asks what a Consume would answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckRequest {
@@ -2788,38 +4084,70 @@ pub struct CheckRequest {
     /// What would be consumed; each resource once. Required.
     #[prost(message, repeated, tag = "3")]
     pub amounts: ::prost::alloc::vec::Vec<Amount>,
-    /// Ask for one instant over all accounts. Not supported by this version.
+    /// Ask for one instant over all accounts. It waits for the writer like a Consume does.
     #[prost(bool, tag = "4")]
     pub consistent: bool,
     /// How the Consume would be decided.
     #[prost(enumeration = "ConsumeMode", tag = "5")]
     pub mode: i32,
+    /// Least amount to grant with BEST_EFFORT. Absent: 1.
+    #[prost(int64, optional, tag = "6")]
+    pub minimum: ::core::option::Option<i64>,
 }
 /// What a Consume would have answered.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckResponse {
     /// The decision.
-    #[prost(enumeration = "Decision", tag = "1")]
-    pub decision: i32,
-    /// Every limit that refuses; empty unless DENIED.
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
+    /// The least limits on the path, by resource of the request in its order; one entry for those that measure
+    /// alike, and one without a limit for a resource without any.
     #[prost(message, repeated, tag = "2")]
-    pub refusals: ::prost::alloc::vec::Vec<LimitFinding>,
-    /// Every limit that RECORD would exceed.
-    #[prost(message, repeated, tag = "3")]
-    pub exceeded: ::prost::alloc::vec::Vec<LimitFinding>,
-    /// The least limit on the path, one entry per resource of the request, in its order.
-    #[prost(message, repeated, tag = "4")]
     pub effective_limits: ::prost::alloc::vec::Vec<EffectiveLimit>,
-    /// Resources of the request that no quota bounds.
-    #[prost(string, repeated, tag = "5")]
-    pub unbounded_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What every account has, and would have if granted.
+    #[prost(message, repeated, tag = "3")]
+    pub projections: ::prost::alloc::vec::Vec<Projection>,
     /// Instant of the server's clock at which the answer held.
-    #[prost(message, optional, tag = "6")]
+    #[prost(message, optional, tag = "4")]
     pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
     /// True while the journal cannot be written: the state is the last durable one and a Consume would
     /// be UNAVAILABLE.
-    #[prost(bool, tag = "7")]
+    #[prost(bool, tag = "5")]
     pub journal_unavailable: bool,
+}
+/// Asks several questions.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchCheckRequest {
+    /// The questions; 1 to 1,000.
+    #[prost(message, repeated, tag = "1")]
+    pub checks: ::prost::alloc::vec::Vec<CheckRequest>,
+}
+/// The answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchCheckResponse {
+    /// One per question, in its order.
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<BatchCheckResult>,
+}
+/// The answer to one question.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchCheckResult {
+    /// The answer, or why there is none.
+    #[prost(oneof = "batch_check_result::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<batch_check_result::Result>,
+}
+/// Nested message and enum types in `BatchCheckResult`.
+pub mod batch_check_result {
+    /// The answer, or why there is none.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Result {
+        /// The answer.
+        #[prost(message, tag = "1")]
+        Check(super::CheckResponse),
+        /// Why there is none.
+        #[prost(message, tag = "2")]
+        Error(super::ItemError),
+    }
 }
 /// Generated client implementations.
 pub mod check_service_client {
@@ -2936,6 +4264,31 @@ pub mod check_service_client {
                 .insert(GrpcMethod::new("quota.v1.CheckService", "Check"));
             self.inner.unary(req, path, codec).await
         }
+        /// Several Checks, each for itself.
+        pub async fn batch_check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchCheckRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchCheckResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.CheckService/BatchCheck",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.CheckService", "BatchCheck"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2956,6 +4309,14 @@ pub mod check_service_server {
             &self,
             request: tonic::Request<super::CheckRequest>,
         ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status>;
+        /// Several Checks, each for itself.
+        async fn batch_check(
+            &self,
+            request: tonic::Request<super::BatchCheckRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchCheckResponse>,
+            tonic::Status,
+        >;
     }
     /// Questions that change nothing and promise nothing. Two callers that both see GRANTED may not both
     /// fit: only Consume decides and charges in one step.
@@ -3079,6 +4440,51 @@ pub mod check_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.CheckService/BatchCheck" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchCheckSvc<T: CheckService>(pub Arc<T>);
+                    impl<
+                        T: CheckService,
+                    > tonic::server::UnaryService<super::BatchCheckRequest>
+                    for BatchCheckSvc<T> {
+                        type Response = super::BatchCheckResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchCheckRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as CheckService>::batch_check(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchCheckSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3157,10 +4563,11 @@ pub struct ConsumeRequest {
     /// How long ago this operation was first tried. Absent: now.
     #[prost(message, optional, tag = "10")]
     pub operation_age: ::core::option::Option<::prost_types::Duration>,
-    /// Least amount to grant with BEST_EFFORT. Not supported by this version.
+    /// Least amount to grant with BEST_EFFORT. Absent: 1.
     #[prost(int64, optional, tag = "11")]
     pub minimum: ::core::option::Option<i64>,
-    /// Time to live of CONCURRENCY resources. Not supported by this version.
+    /// Time to live of the CONCURRENCY resources, up to 24 hours. Required where there are any, absent
+    /// elsewhere.
     #[prost(message, optional, tag = "12")]
     pub ttl: ::core::option::Option<::prost_types::Duration>,
 }
@@ -3168,28 +4575,19 @@ pub struct ConsumeRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConsumeResponse {
     /// The decision.
-    #[prost(enumeration = "Decision", tag = "1")]
-    pub decision: i32,
-    /// Every limit that refuses; empty unless DENIED.
-    #[prost(message, repeated, tag = "2")]
-    pub refusals: ::prost::alloc::vec::Vec<LimitFinding>,
-    /// Every limit that RECORD exceeded.
-    #[prost(message, repeated, tag = "3")]
-    pub exceeded: ::prost::alloc::vec::Vec<LimitFinding>,
-    /// The allocation after the charge. Absent when DENIED.
-    #[prost(message, optional, tag = "4")]
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
+    /// The allocation after the charge. Absent when DENIED, and where nothing of the request stays in use.
+    #[prost(message, optional, tag = "2")]
     pub allocation: ::core::option::Option<Allocation>,
-    /// Resources of the request that no quota bounds.
-    #[prost(string, repeated, tag = "5")]
-    pub unbounded_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Id of the operation, given or made.
-    #[prost(string, tag = "6")]
+    #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
     /// True where this is the stored answer of an earlier call.
-    #[prost(bool, tag = "7")]
+    #[prost(bool, tag = "4")]
     pub replayed: bool,
     /// Instant of the decision, by the server's clock.
-    #[prost(message, optional, tag = "8")]
+    #[prost(message, optional, tag = "5")]
     pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Asks to give back.
@@ -3271,30 +4669,224 @@ pub struct ResizeRequest {
 /// The decision on a Resize.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResizeResponse {
-    /// The decision.
-    #[prost(enumeration = "Decision", tag = "1")]
-    pub decision: i32,
-    /// Every limit that refuses; empty unless DENIED.
-    #[prost(message, repeated, tag = "2")]
-    pub refusals: ::prost::alloc::vec::Vec<LimitFinding>,
-    /// Every limit that RECORD exceeded.
-    #[prost(message, repeated, tag = "3")]
-    pub exceeded: ::prost::alloc::vec::Vec<LimitFinding>,
+    /// The decision on what grows.
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
     /// The allocation after the change. Absent when DENIED, or where nothing is left and it ended.
-    #[prost(message, optional, tag = "4")]
+    #[prost(message, optional, tag = "2")]
     pub allocation: ::core::option::Option<Allocation>,
-    /// Resources that grow and that no quota bounds.
-    #[prost(string, repeated, tag = "5")]
-    pub unbounded_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Id of the operation, given or made.
-    #[prost(string, tag = "6")]
+    #[prost(string, tag = "3")]
     pub operation_id: ::prost::alloc::string::String,
     /// True where this is the stored answer of an earlier call.
-    #[prost(bool, tag = "7")]
+    #[prost(bool, tag = "4")]
     pub replayed: bool,
     /// Instant of the decision, by the server's clock.
-    #[prost(message, optional, tag = "8")]
+    #[prost(message, optional, tag = "5")]
     pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks for several steps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchRequest {
+    /// The steps, in their order; they weigh 1 to 1,000 together, a linked group as much as its items.
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<BatchItem>,
+}
+/// One step, with an operation id of its own.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchItem {
+    /// What to do.
+    #[prost(oneof = "batch_item::Item", tags = "1, 2, 3, 4")]
+    pub item: ::core::option::Option<batch_item::Item>,
+}
+/// Nested message and enum types in `BatchItem`.
+pub mod batch_item {
+    /// What to do.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Item {
+        /// Charges.
+        #[prost(message, tag = "1")]
+        Consume(super::ConsumeRequest),
+        /// Gives back.
+        #[prost(message, tag = "2")]
+        Release(super::ReleaseRequest),
+        /// Sets new amounts.
+        #[prost(message, tag = "3")]
+        Resize(super::ResizeRequest),
+        /// Several, all or none.
+        #[prost(message, tag = "4")]
+        Linked(super::LinkedGroup),
+    }
+}
+/// Steps that all happen or none: a swap of sizes or projects. Each sees what those before it did.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkedGroup {
+    /// The steps, in their order, all below one first pair; 1 to 100.
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<LinkedItem>,
+    /// As in Consume; one for the group.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "4")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// One step of a linked group. Operation id, age and source are the group's; those of the step are empty.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkedItem {
+    /// What to do.
+    #[prost(oneof = "linked_item::Item", tags = "1, 2, 3")]
+    pub item: ::core::option::Option<linked_item::Item>,
+}
+/// Nested message and enum types in `LinkedItem`.
+pub mod linked_item {
+    /// What to do.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Item {
+        /// Charges.
+        #[prost(message, tag = "1")]
+        Consume(super::ConsumeRequest),
+        /// Gives back.
+        #[prost(message, tag = "2")]
+        Release(super::ReleaseRequest),
+        /// Sets new amounts.
+        #[prost(message, tag = "3")]
+        Resize(super::ResizeRequest),
+    }
+}
+/// What was done.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchResponse {
+    /// One per step, in its order.
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<BatchResult>,
+}
+/// What was done about one step.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchResult {
+    /// The answer, or why there is none.
+    #[prost(oneof = "batch_result::Result", tags = "1, 2, 3, 4, 5")]
+    pub result: ::core::option::Option<batch_result::Result>,
+}
+/// Nested message and enum types in `BatchResult`.
+pub mod batch_result {
+    /// The answer, or why there is none.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Result {
+        /// The answer to a Consume.
+        #[prost(message, tag = "1")]
+        Consume(super::ConsumeResponse),
+        /// The answer to a Release.
+        #[prost(message, tag = "2")]
+        Release(super::ReleaseResponse),
+        /// The answer to a Resize.
+        #[prost(message, tag = "3")]
+        Resize(super::ResizeResponse),
+        /// The answer to a linked group.
+        #[prost(message, tag = "4")]
+        Linked(super::LinkedResponse),
+        /// Why there is none; nothing of this step was done.
+        #[prost(message, tag = "5")]
+        Error(super::ItemError),
+    }
+}
+/// What was done about a linked group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkedResponse {
+    /// GRANTED where all of it was done; DENIED where nothing was, because a step was refused.
+    #[prost(enumeration = "Decision", tag = "1")]
+    pub decision: i32,
+    /// One per step, in its order. Where the group is DENIED, what would have been answered to each, without
+    /// allocations and amounts: nothing was done.
+    #[prost(message, repeated, tag = "2")]
+    pub results: ::prost::alloc::vec::Vec<LinkedResult>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "4")]
+    pub replayed: bool,
+    /// Instant of the decision, by the server's clock.
+    #[prost(message, optional, tag = "5")]
+    pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What was done about one step of a linked group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinkedResult {
+    /// The answer.
+    #[prost(oneof = "linked_result::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<linked_result::Result>,
+}
+/// Nested message and enum types in `LinkedResult`.
+pub mod linked_result {
+    /// The answer.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Result {
+        /// The answer to a Consume.
+        #[prost(message, tag = "1")]
+        Consume(super::ConsumeResponse),
+        /// The answer to a Release.
+        #[prost(message, tag = "2")]
+        Release(super::ReleaseResponse),
+        /// The answer to a Resize.
+        #[prost(message, tag = "3")]
+        Resize(super::ResizeResponse),
+    }
+}
+/// Asks for more time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewAllocationsRequest {
+    /// Subject that was charged. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Ids of its allocations, each once; 1 to 1,000.
+    #[prost(string, repeated, tag = "2")]
+    pub allocation_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// From now on, up to 24 hours. An allocation that would end later keeps its time. Required.
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// As in Consume.
+    #[prost(string, tag = "4")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "5")]
+    pub source: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "6")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// What was renewed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RenewAllocationsResponse {
+    /// Those that were renewed, in the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub renewed: ::prost::alloc::vec::Vec<RenewedAllocation>,
+    /// Ids of the request that name no live allocation with CONCURRENCY resources: what they stood for has
+    /// ended and has to be consumed again.
+    #[prost(string, repeated, tag = "2")]
+    pub missing_allocation_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "4")]
+    pub replayed: bool,
+    /// Instant of the renewal, by the server's clock.
+    #[prost(message, optional, tag = "5")]
+    pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An allocation with more time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewedAllocation {
+    /// Id of the allocation.
+    #[prost(string, tag = "1")]
+    pub allocation_id: ::prost::alloc::string::String,
+    /// When it ends now.
+    #[prost(message, optional, tag = "2")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Asks to release by label.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3508,6 +5100,54 @@ pub mod consume_service_client {
                 .insert(GrpcMethod::new("quota.v1.ConsumeService", "Resize"));
             self.inner.unary(req, path, codec).await
         }
+        /// Several of these in their order, each of which sees what those before it did. Each is decided for
+        /// itself; those in a linked group happen all or not at all.
+        pub async fn batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ConsumeService/Batch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ConsumeService", "Batch"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives CONCURRENCY allocations more time.
+        pub async fn renew_allocations(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewAllocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewAllocationsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ConsumeService/RenewAllocations",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ConsumeService", "RenewAllocations"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Releases whole allocations at or below a subject by label.
         pub async fn release_matching(
             &mut self,
@@ -3563,6 +5203,20 @@ pub mod consume_service_server {
             &self,
             request: tonic::Request<super::ResizeRequest>,
         ) -> std::result::Result<tonic::Response<super::ResizeResponse>, tonic::Status>;
+        /// Several of these in their order, each of which sees what those before it did. Each is decided for
+        /// itself; those in a linked group happen all or not at all.
+        async fn batch(
+            &self,
+            request: tonic::Request<super::BatchRequest>,
+        ) -> std::result::Result<tonic::Response<super::BatchResponse>, tonic::Status>;
+        /// Gives CONCURRENCY allocations more time.
+        async fn renew_allocations(
+            &self,
+            request: tonic::Request<super::RenewAllocationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewAllocationsResponse>,
+            tonic::Status,
+        >;
         /// Releases whole allocations at or below a subject by label.
         async fn release_matching(
             &self,
@@ -3785,6 +5439,96 @@ pub mod consume_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.ConsumeService/Batch" => {
+                    #[allow(non_camel_case_types)]
+                    struct BatchSvc<T: ConsumeService>(pub Arc<T>);
+                    impl<
+                        T: ConsumeService,
+                    > tonic::server::UnaryService<super::BatchRequest> for BatchSvc<T> {
+                        type Response = super::BatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConsumeService>::batch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ConsumeService/RenewAllocations" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewAllocationsSvc<T: ConsumeService>(pub Arc<T>);
+                    impl<
+                        T: ConsumeService,
+                    > tonic::server::UnaryService<super::RenewAllocationsRequest>
+                    for RenewAllocationsSvc<T> {
+                        type Response = super::RenewAllocationsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewAllocationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ConsumeService>::renew_allocations(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewAllocationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/quota.v1.ConsumeService/ReleaseMatching" => {
                     #[allow(non_camel_case_types)]
                     struct ReleaseMatchingSvc<T: ConsumeService>(pub Arc<T>);
@@ -3871,106 +5615,1022 @@ pub mod consume_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// The `reason` of the google.rpc.ErrorInfo in every error, without the prefix. The domain is
-/// "quota.v1". Its metadata has `outcome`: NOT_APPLIED (nothing changed) or UNKNOWN (ask again with
-/// the same operation id).
+/// Capacity that is set aside for a time. An ended hold can be read for an hour.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hold {
+    /// `{subject}/holds/{id}`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The subject.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// The further subjects, in canonical order.
+    #[prost(string, repeated, tag = "3")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the hold.
+    #[prost(string, tag = "4")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// Id of the allocation that a commit creates.
+    #[prost(string, tag = "5")]
+    pub allocation_id: ::prost::alloc::string::String,
+    /// What is held (ALLOCATION, CONCURRENCY, COUNTER), in base units; sorted by resource.
+    #[prost(message, repeated, tag = "6")]
+    pub amounts: ::prost::alloc::vec::Vec<Amount>,
+    /// What was checked (PER_REQUEST) or debited (RATE) when it was made, and does not come back.
+    #[prost(message, repeated, tag = "7")]
+    pub spent: ::prost::alloc::vec::Vec<Amount>,
+    /// Where it is in its life.
+    #[prost(enumeration = "HoldState", tag = "8")]
+    pub state: i32,
+    /// Changes with every change of the hold and never repeats.
+    #[prost(uint64, tag = "9")]
+    pub generation: u64,
+    /// Up to 8 labels, for the allocation to come.
+    #[prost(btree_map = "string, string", tag = "10")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The system that holds it, as it named itself. May be empty.
+    #[prost(string, tag = "11")]
+    pub source: ::prost::alloc::string::String,
+    /// What it is for, in the caller's words. May be empty.
+    #[prost(string, tag = "12")]
+    pub purpose: ::prost::alloc::string::String,
+    /// When it was made, by the server's clock.
+    #[prost(message, optional, tag = "13")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// From this instant on it cannot be committed; its capacity returns with the first whole second at or
+    /// after it.
+    #[prost(message, optional, tag = "14")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ended. Absent while it lives.
+    #[prost(message, optional, tag = "15")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it was committed after its time, checked anew or recorded.
+    #[prost(bool, tag = "16")]
+    pub committed_late: bool,
+}
+/// Where a hold is in its life. It ends once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
-pub enum ErrorReason {
-    /// Never sent.
+pub enum HoldState {
+    /// In a filter: any.
     Unspecified = 0,
-    /// INVALID_ARGUMENT: google.rpc.BadRequest names every bad field.
-    InvalidFields = 1,
-    /// NOT_FOUND: the subject does not exist and may not come into being.
-    SubjectUnknown = 2,
-    /// NOT_FOUND: no such allocation.
-    AllocationUnknown = 3,
-    /// NOT_FOUND: no such quota.
-    QuotaUnknown = 4,
-    /// NOT_FOUND: no such resource.
-    ResourceUnknown = 5,
-    /// ALREADY_EXISTS: the subject, resource, quota or allocation exists.
-    Exists = 6,
-    /// ALREADY_EXISTS: the operation id was used with other content.
-    OperationIdReused = 7,
-    /// FAILED_PRECONDITION: more would be released than is there.
-    ReleaseTooLarge = 8,
-    /// FAILED_PRECONDITION: the change cuts a limit and needs `force`.
-    ForceNeeded = 9,
-    /// FAILED_PRECONDITION: the operation is older than what is completely remembered.
-    OutcomeForgotten = 10,
-    /// FAILED_PRECONDITION: the resource is built in, or still in use.
-    ResourceInUse = 11,
-    /// ABORTED: the etag is not the current one.
-    EtagMismatch = 12,
-    /// ABORTED: the allocation's generation is not the expected one.
-    GenerationMismatch = 13,
-    /// RESOURCE_EXHAUSTED: the server's queue is full. Never remembered.
-    Overloaded = 14,
-    /// RESOURCE_EXHAUSTED: a bound of the whole server is reached, such as `subjects_max`.
-    Capacity = 15,
-    /// UNAVAILABLE: the journal cannot be written.
-    JournalUnavailable = 16,
-    /// UNAVAILABLE: the server is shutting down.
-    Draining = 17,
-    /// DEADLINE_EXCEEDED: the caller's deadline passed.
-    Deadline = 18,
-    /// INTERNAL: a bug.
-    Bug = 19,
+    /// It can be committed.
+    Live = 1,
+    /// It was turned into use.
+    Committed = 2,
+    /// It was given up.
+    Cancelled = 3,
+    /// Its time was over.
+    Expired = 4,
 }
-impl ErrorReason {
+impl HoldState {
     /// String value of the enum field names used in the ProtoBuf definition.
     ///
     /// The values are not transformed in any way and thus are considered stable
     /// (if the ProtoBuf definition does not change) and safe for programmatic use.
     pub fn as_str_name(&self) -> &'static str {
         match self {
-            Self::Unspecified => "ERROR_REASON_UNSPECIFIED",
-            Self::InvalidFields => "ERROR_REASON_INVALID_FIELDS",
-            Self::SubjectUnknown => "ERROR_REASON_SUBJECT_UNKNOWN",
-            Self::AllocationUnknown => "ERROR_REASON_ALLOCATION_UNKNOWN",
-            Self::QuotaUnknown => "ERROR_REASON_QUOTA_UNKNOWN",
-            Self::ResourceUnknown => "ERROR_REASON_RESOURCE_UNKNOWN",
-            Self::Exists => "ERROR_REASON_EXISTS",
-            Self::OperationIdReused => "ERROR_REASON_OPERATION_ID_REUSED",
-            Self::ReleaseTooLarge => "ERROR_REASON_RELEASE_TOO_LARGE",
-            Self::ForceNeeded => "ERROR_REASON_FORCE_NEEDED",
-            Self::OutcomeForgotten => "ERROR_REASON_OUTCOME_FORGOTTEN",
-            Self::ResourceInUse => "ERROR_REASON_RESOURCE_IN_USE",
-            Self::EtagMismatch => "ERROR_REASON_ETAG_MISMATCH",
-            Self::GenerationMismatch => "ERROR_REASON_GENERATION_MISMATCH",
-            Self::Overloaded => "ERROR_REASON_OVERLOADED",
-            Self::Capacity => "ERROR_REASON_CAPACITY",
-            Self::JournalUnavailable => "ERROR_REASON_JOURNAL_UNAVAILABLE",
-            Self::Draining => "ERROR_REASON_DRAINING",
-            Self::Deadline => "ERROR_REASON_DEADLINE",
-            Self::Bug => "ERROR_REASON_BUG",
+            Self::Unspecified => "HOLD_STATE_UNSPECIFIED",
+            Self::Live => "HOLD_STATE_LIVE",
+            Self::Committed => "HOLD_STATE_COMMITTED",
+            Self::Cancelled => "HOLD_STATE_CANCELLED",
+            Self::Expired => "HOLD_STATE_EXPIRED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
     pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
         match value {
-            "ERROR_REASON_UNSPECIFIED" => Some(Self::Unspecified),
-            "ERROR_REASON_INVALID_FIELDS" => Some(Self::InvalidFields),
-            "ERROR_REASON_SUBJECT_UNKNOWN" => Some(Self::SubjectUnknown),
-            "ERROR_REASON_ALLOCATION_UNKNOWN" => Some(Self::AllocationUnknown),
-            "ERROR_REASON_QUOTA_UNKNOWN" => Some(Self::QuotaUnknown),
-            "ERROR_REASON_RESOURCE_UNKNOWN" => Some(Self::ResourceUnknown),
-            "ERROR_REASON_EXISTS" => Some(Self::Exists),
-            "ERROR_REASON_OPERATION_ID_REUSED" => Some(Self::OperationIdReused),
-            "ERROR_REASON_RELEASE_TOO_LARGE" => Some(Self::ReleaseTooLarge),
-            "ERROR_REASON_FORCE_NEEDED" => Some(Self::ForceNeeded),
-            "ERROR_REASON_OUTCOME_FORGOTTEN" => Some(Self::OutcomeForgotten),
-            "ERROR_REASON_RESOURCE_IN_USE" => Some(Self::ResourceInUse),
-            "ERROR_REASON_ETAG_MISMATCH" => Some(Self::EtagMismatch),
-            "ERROR_REASON_GENERATION_MISMATCH" => Some(Self::GenerationMismatch),
-            "ERROR_REASON_OVERLOADED" => Some(Self::Overloaded),
-            "ERROR_REASON_CAPACITY" => Some(Self::Capacity),
-            "ERROR_REASON_JOURNAL_UNAVAILABLE" => Some(Self::JournalUnavailable),
-            "ERROR_REASON_DRAINING" => Some(Self::Draining),
-            "ERROR_REASON_DEADLINE" => Some(Self::Deadline),
-            "ERROR_REASON_BUG" => Some(Self::Bug),
+            "HOLD_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HOLD_STATE_LIVE" => Some(Self::Live),
+            "HOLD_STATE_COMMITTED" => Some(Self::Committed),
+            "HOLD_STATE_CANCELLED" => Some(Self::Cancelled),
+            "HOLD_STATE_EXPIRED" => Some(Self::Expired),
             _ => None,
         }
+    }
+}
+/// Asks to hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReserveRequest {
+    /// Subject to hold for, with all its ancestors. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Up to four further subjects, all with the first pair of `subject`.
+    #[prost(string, repeated, tag = "2")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What to hold; each resource once. Required. RATE is debited at once and does not come back,
+    /// PER_REQUEST is checked.
+    #[prost(message, repeated, tag = "3")]
+    pub amounts: ::prost::alloc::vec::Vec<Amount>,
+    /// Id of the hold below the subject. Empty: the server makes one.
+    #[prost(string, tag = "4")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// Id of the allocation that a commit creates. Empty: that of the hold.
+    #[prost(string, tag = "5")]
+    pub allocation_id: ::prost::alloc::string::String,
+    /// How long, up to 24 hours. Absent: 60 s.
+    #[prost(message, optional, tag = "6")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// Up to 8 labels of the allocation.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// As in Consume.
+    #[prost(string, tag = "8")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "9")]
+    pub source: ::prost::alloc::string::String,
+    /// What it is for; at most 256 bytes.
+    #[prost(string, tag = "10")]
+    pub purpose: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "11")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// The decision on a Reserve.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReserveResponse {
+    /// The decision.
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
+    /// The hold. Absent when DENIED.
+    #[prost(message, optional, tag = "2")]
+    pub hold: ::core::option::Option<Hold>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "4")]
+    pub replayed: bool,
+    /// Instant of the decision, by the server's clock.
+    #[prost(message, optional, tag = "5")]
+    pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks to turn a hold into use.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitHoldRequest {
+    /// Subject of the hold. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the hold. Required.
+    #[prost(string, tag = "2")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// What to charge. Zero gives all of a resource back; a resource that is not named keeps what is held.
+    /// Empty: all that is held.
+    #[prost(message, repeated, tag = "3")]
+    pub amounts: ::prost::alloc::vec::Vec<Amount>,
+    /// What to do with more than is held.
+    #[prost(enumeration = "UncoveredPolicy", tag = "4")]
+    pub more: i32,
+    /// What to do when the hold's time is over.
+    #[prost(enumeration = "UncoveredPolicy", tag = "5")]
+    pub late: i32,
+    /// Time to live of the allocation's CONCURRENCY resources, up to 24 hours. Required where there are any,
+    /// absent elsewhere.
+    #[prost(message, optional, tag = "6")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// As in Consume.
+    #[prost(string, tag = "7")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "8")]
+    pub source: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "9")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// The decision on a CommitHold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CommitHoldResponse {
+    /// The decision on what the hold does not cover; GRANTED where it covers all. When DENIED, the hold is as
+    /// it was.
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
+    /// The allocation. Absent when DENIED, and where nothing stays in use.
+    #[prost(message, optional, tag = "2")]
+    pub allocation: ::core::option::Option<Allocation>,
+    /// The hold afterwards.
+    #[prost(message, optional, tag = "3")]
+    pub hold: ::core::option::Option<Hold>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "4")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "5")]
+    pub replayed: bool,
+    /// Instant of the decision, by the server's clock.
+    #[prost(message, optional, tag = "6")]
+    pub decide_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Asks for more time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewHoldRequest {
+    /// Subject of the hold. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the hold. Required.
+    #[prost(string, tag = "2")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// From now on, up to 24 hours. A hold that would end later keeps its time. Required.
+    #[prost(message, optional, tag = "3")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// As in Consume.
+    #[prost(string, tag = "4")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "5")]
+    pub source: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "6")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// The renewed hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RenewHoldResponse {
+    /// The hold afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub hold: ::core::option::Option<Hold>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "3")]
+    pub replayed: bool,
+}
+/// Asks to give a hold up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelHoldRequest {
+    /// Subject of the hold. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the hold. Required.
+    #[prost(string, tag = "2")]
+    pub hold_id: ::prost::alloc::string::String,
+    /// As in Consume.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// The system that asks, as it names itself; at most 128 bytes.
+    #[prost(string, tag = "4")]
+    pub source: ::prost::alloc::string::String,
+    /// How long ago this operation was first tried. Absent: now.
+    #[prost(message, optional, tag = "5")]
+    pub operation_age: ::core::option::Option<::prost_types::Duration>,
+}
+/// The cancelled hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CancelHoldResponse {
+    /// The hold afterwards.
+    #[prost(message, optional, tag = "1")]
+    pub hold: ::core::option::Option<Hold>,
+    /// Id of the operation, given or made.
+    #[prost(string, tag = "2")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// True where this is the stored answer of an earlier call.
+    #[prost(bool, tag = "3")]
+    pub replayed: bool,
+}
+/// Names a hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHoldRequest {
+    /// Subject of the hold. Required.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Id of the hold. Required.
+    #[prost(string, tag = "2")]
+    pub hold_id: ::prost::alloc::string::String,
+}
+/// The hold.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetHoldResponse {
+    /// The hold as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub hold: ::core::option::Option<Hold>,
+}
+/// Selects holds.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListHoldsRequest {
+    /// Only this subject and those below it, by whole pairs. Empty or "system": all.
+    #[prost(string, tag = "1")]
+    pub subject_prefix: ::prost::alloc::string::String,
+    /// Only those that hold this resource. Empty: all.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// Only those in this state. Unspecified: all.
+    #[prost(enumeration = "HoldState", tag = "3")]
+    pub state: i32,
+    /// Only those with all these labels.
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// At most so many entries, 1 to 1,000. Zero: 50.
+    #[prost(int32, tag = "5")]
+    pub page_size: i32,
+    /// Token of the page before. Empty: the first page.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of holds.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListHoldsResponse {
+    /// The holds of this page.
+    #[prost(message, repeated, tag = "1")]
+    pub holds: ::prost::alloc::vec::Vec<Hold>,
+    /// Token of the next page. Empty: this is the last. A page may be short, or empty, before the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Generated client implementations.
+pub mod reserve_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Holds capacity while something is being made, and turns it into use when it is there.
+    #[derive(Debug, Clone)]
+    pub struct ReserveServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl ReserveServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> ReserveServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ReserveServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ReserveServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Holds for a time.
+        pub async fn reserve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReserveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReserveResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/Reserve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "Reserve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Turns a hold into use; what is less than held is freed.
+        pub async fn commit_hold(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CommitHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CommitHoldResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/CommitHold",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "CommitHold"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a live hold more time, never less.
+        pub async fn renew_hold(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewHoldResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/RenewHold",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "RenewHold"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives a live hold up.
+        pub async fn cancel_hold(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelHoldResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/CancelHold",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "CancelHold"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads a hold, live or ended within the last hour.
+        pub async fn get_hold(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetHoldResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/GetHold",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "GetHold"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists holds in the order of their names.
+        pub async fn list_holds(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListHoldsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHoldsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.ReserveService/ListHolds",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.ReserveService", "ListHolds"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod reserve_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ReserveServiceServer.
+    #[async_trait]
+    pub trait ReserveService: std::marker::Send + std::marker::Sync + 'static {
+        /// Holds for a time.
+        async fn reserve(
+            &self,
+            request: tonic::Request<super::ReserveRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReserveResponse>, tonic::Status>;
+        /// Turns a hold into use; what is less than held is freed.
+        async fn commit_hold(
+            &self,
+            request: tonic::Request<super::CommitHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CommitHoldResponse>,
+            tonic::Status,
+        >;
+        /// Gives a live hold more time, never less.
+        async fn renew_hold(
+            &self,
+            request: tonic::Request<super::RenewHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RenewHoldResponse>,
+            tonic::Status,
+        >;
+        /// Gives a live hold up.
+        async fn cancel_hold(
+            &self,
+            request: tonic::Request<super::CancelHoldRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelHoldResponse>,
+            tonic::Status,
+        >;
+        /// Reads a hold, live or ended within the last hour.
+        async fn get_hold(
+            &self,
+            request: tonic::Request<super::GetHoldRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetHoldResponse>, tonic::Status>;
+        /// Lists holds in the order of their names.
+        async fn list_holds(
+            &self,
+            request: tonic::Request<super::ListHoldsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListHoldsResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Holds capacity while something is being made, and turns it into use when it is there.
+    #[derive(Debug)]
+    pub struct ReserveServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ReserveServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ReserveServiceServer<T>
+    where
+        T: ReserveService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/quota.v1.ReserveService/Reserve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReserveSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::ReserveRequest>
+                    for ReserveSvc<T> {
+                        type Response = super::ReserveResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReserveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::reserve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReserveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ReserveService/CommitHold" => {
+                    #[allow(non_camel_case_types)]
+                    struct CommitHoldSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::CommitHoldRequest>
+                    for CommitHoldSvc<T> {
+                        type Response = super::CommitHoldResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CommitHoldRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::commit_hold(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CommitHoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ReserveService/RenewHold" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewHoldSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::RenewHoldRequest>
+                    for RenewHoldSvc<T> {
+                        type Response = super::RenewHoldResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewHoldRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::renew_hold(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewHoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ReserveService/CancelHold" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelHoldSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::CancelHoldRequest>
+                    for CancelHoldSvc<T> {
+                        type Response = super::CancelHoldResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelHoldRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::cancel_hold(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelHoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ReserveService/GetHold" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetHoldSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::GetHoldRequest>
+                    for GetHoldSvc<T> {
+                        type Response = super::GetHoldResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetHoldRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::get_hold(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetHoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.ReserveService/ListHolds" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListHoldsSvc<T: ReserveService>(pub Arc<T>);
+                    impl<
+                        T: ReserveService,
+                    > tonic::server::UnaryService<super::ListHoldsRequest>
+                    for ListHoldsSvc<T> {
+                        type Response = super::ListHoldsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListHoldsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ReserveService>::list_holds(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListHoldsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ReserveServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "quota.v1.ReserveService";
+    impl<T> tonic::server::NamedService for ReserveServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
     }
 }

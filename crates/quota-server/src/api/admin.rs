@@ -1,7 +1,9 @@
 //! AdminService: subjects, resources, quotas, and what is in use. One file per noun; this one only sorts.
 
+mod corrections;
 mod quotas;
 mod resources;
+mod server;
 mod subjects;
 mod usage;
 
@@ -54,6 +56,7 @@ forward! {
     get_subject(GetSubjectRequest) -> GetSubjectResponse;
     list_subjects(ListSubjectsRequest) -> ListSubjectsResponse;
     update_subject(UpdateSubjectRequest) -> UpdateSubjectResponse;
+    delete_subject(DeleteSubjectRequest) -> DeleteSubjectResponse;
     create_resource(CreateResourceRequest) -> CreateResourceResponse;
     get_resource(GetResourceRequest) -> GetResourceResponse;
     list_resources(ListResourcesRequest) -> ListResourcesResponse;
@@ -64,9 +67,15 @@ forward! {
     list_quotas(ListQuotasRequest) -> ListQuotasResponse;
     update_quota(UpdateQuotaRequest) -> UpdateQuotaResponse;
     delete_quota(DeleteQuotaRequest) -> DeleteQuotaResponse;
+    batch_update_quotas(BatchUpdateQuotasRequest) -> BatchUpdateQuotasResponse;
+    explain_quota(ExplainQuotaRequest) -> ExplainQuotaResponse;
+    reset_usage(ResetUsageRequest) -> ResetUsageResponse;
+    correct_usage(CorrectUsageRequest) -> CorrectUsageResponse;
     get_usage(GetUsageRequest) -> GetUsageResponse;
     list_usage(ListUsageRequest) -> ListUsageResponse;
     get_allocation(GetAllocationRequest) -> GetAllocationResponse;
     list_allocations(ListAllocationsRequest) -> ListAllocationsResponse;
     verify_invariants(VerifyInvariantsRequest) -> VerifyInvariantsResponse;
+    accept_clock(AcceptClockRequest) -> AcceptClockResponse;
+    get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
 }

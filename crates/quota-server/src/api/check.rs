@@ -1,16 +1,23 @@
 //! CheckService: the ledger's evaluation over the published state (C6.1). It never waits for the writer and
-//! goes on while the journal is down.
+//! goes on while the journal is down, unless one instant over all accounts is asked for.
 
 use std::sync::Arc;
 
-use quota_core::decide::may_be;
+use quota_core::charge::charge_set;
+use quota_core::command::Amounts;
+use quota_core::decide::{Use, may_be};
+use quota_core::evaluate::Scene;
+use quota_core::name::SubjectName;
 use quota_core::rejection::Rejection;
+use quota_core::resource::Resources;
+use quota_core::time::Timestamp;
+use quota_core::verdict::Mode;
 use quota_proto::v1;
 use quota_proto::v1::check_service_server::CheckService;
 use tonic::{Request, Response, Status};
 
 use super::from_proto::Reader;
-use super::{split, status, to_proto};
+use super::{batch, split, status, to_proto};
 use crate::engine::Engine;
 
 /// The service.
@@ -18,10 +25,126 @@ pub struct Check {
     engine: Arc<Engine>,
 }
 
+/// A question, read.
+struct Question {
+    subject: SubjectName,
+    also: Vec<SubjectName>,
+    amounts: Amounts,
+    mode: Mode,
+    consistent: bool,
+}
+
 impl Check {
     /// The service on an engine.
     pub fn new(engine: Arc<Engine>) -> Self {
         Self { engine }
+    }
+
+    async fn answer(&self, question: Question) -> Result<v1::CheckResponse, Status> {
+        if question.consistent {
+            let clock_now = self.engine.clock().now();
+            let read = self.engine.read(move |ledger| {
+                let names = charge_set(&question.subject, &question.also);
+                let known = |name: &str| ledger.subject(name).is_some();
+                let count = ledger.subjects_count();
+                question.guard(
+                    known,
+                    &names,
+                    count,
+                    ledger.bounds().auto_create,
+                    ledger.bounds().subjects_max,
+                )?;
+                let scene = ledger.scene(question.subject.as_str(), &names, clock_now);
+                Ok(question.evaluated(&scene, clock_now, false))
+            });
+            let answer = read.await.map_err(|fault| status::of_fault(&fault))?;
+            return answer.map_err(|rejection: Rejection| status::of_rejection(&rejection));
+        }
+        self.answer_from_views(&question)
+            .map_err(|rejection| status::of_rejection(&rejection))
+    }
+
+    fn answer_from_views(&self, question: &Question) -> Result<v1::CheckResponse, Rejection> {
+        let views = self.engine.views();
+        let snapshot = views.snapshot(&question.subject, &question.also);
+        let names = charge_set(&question.subject, &question.also);
+        let engine = &self.engine;
+        let known = |name: &str| snapshot.exists(name);
+        question.guard(
+            known,
+            &names,
+            views.count(),
+            engine.auto_create(),
+            engine.subjects_max(),
+        )?;
+        // The state was taken first: the instant is at or after every change in it.
+        let now = engine.clock().now();
+        let scene = snapshot.scene(now);
+        Ok(question.evaluated(&scene, now, engine.is_journal_down()))
+    }
+}
+
+impl Question {
+    fn read(reader: &mut Reader, resources: &Resources, request: &v1::CheckRequest) -> Self {
+        let subject = reader.subject("subject", &request.subject);
+        let also = reader.also(&subject, &request.also);
+        let amounts = reader.some_amounts(&request.amounts, 1);
+        reader.doubt(resources, &amounts, Use::Check);
+        let mode = reader.mode(request.mode, request.minimum, &amounts);
+        Self {
+            subject,
+            also,
+            amounts,
+            mode,
+            consistent: request.consistent,
+        }
+    }
+
+    /// What a Consume would be rejected for.
+    fn guard(
+        &self,
+        exists: impl Fn(&str) -> bool,
+        names: &[&str],
+        count: usize,
+        auto_create: quota_core::ledger::AutoCreate,
+        most: usize,
+    ) -> Result<(), Rejection> {
+        let named = std::iter::once(&self.subject).chain(&self.also);
+        if let Some(unknown) = may_be(auto_create, named, &exists) {
+            return Err(Rejection::SubjectUnknown(unknown.clone()));
+        }
+        let coming = names.iter().filter(|name| !exists(name)).count();
+        match coming > 0 && count.saturating_add(coming) > most {
+            true => Err(Rejection::Capacity {
+                what: "subjects_max",
+                most,
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn evaluated(
+        &self,
+        scene: &Scene<'_>,
+        now: Timestamp,
+        journal_unavailable: bool,
+    ) -> v1::CheckResponse {
+        let verdict = scene.evaluate(&self.amounts, self.mode);
+        let projected = match verdict.partial {
+            Some(_) => verdict.granted(&self.amounts),
+            None => self.amounts.clone(),
+        };
+        v1::CheckResponse {
+            verdict: Some(to_proto::verdict(&verdict)),
+            effective_limits: self
+                .amounts
+                .iter()
+                .flat_map(|(key, _)| to_proto::effective_limits(key, &scene.effective_limits(key)))
+                .collect(),
+            projections: to_proto::projections(&scene.project(&projected)),
+            decide_time: Some(to_proto::timestamp(now)),
+            journal_unavailable,
+        }
     }
 }
 
@@ -32,48 +155,38 @@ impl CheckService for Check {
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
         let (request, _) = split(request)?;
-        let views = self.engine.views();
-        let tables = views.tables();
+        let tables = self.engine.views().tables();
         let mut reader = Reader::default();
-        let subject = reader.subject("subject", &request.subject);
-        let also = reader.also(&subject, &request.also);
-        let amounts = reader.some_amounts(&tables.resources, &request.amounts, 1);
-        let mode = reader.mode(request.mode);
-        reader.unsupported(
-            "consistent",
-            request.consistent,
-            "one instant over all accounts",
-        );
+        let question = Question::read(&mut reader, &tables.resources, &request);
         reader.finish_read()?;
+        self.answer(question).await.map(Response::new)
+    }
 
-        let snapshot = views.snapshot(&subject, &also);
-        let named = std::iter::once(&subject).chain(&also);
-        let unknown = may_be(self.engine.auto_create(), named, |name| {
-            snapshot.exists(name)
-        });
-        if let Some(unknown) = unknown {
-            let rejection = Rejection::SubjectUnknown(unknown.clone());
-            return Err(status::of_rejection(&rejection));
+    async fn batch_check(
+        &self,
+        request: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
+        use v1::batch_check_result::Result as Kind;
+        let (request, _) = split(request)?;
+        batch::guard_size("checks", request.checks.len())?;
+        let tables = self.engine.views().tables();
+        let mut results = Vec::with_capacity(request.checks.len());
+        for check in &request.checks {
+            let mut reader = Reader::default();
+            let question = Question::read(&mut reader, &tables.resources, check);
+            if question.consistent {
+                reader.wrong("consistent", "is set; a batch reads the published state");
+            }
+            let answer = reader
+                .finish_read_item()
+                .and_then(|()| self.answer_from_views(&question));
+            results.push(v1::BatchCheckResult {
+                result: Some(match answer {
+                    Ok(answer) => Kind::Check(answer),
+                    Err(rejection) => Kind::Error(status::item_error(&rejection)),
+                }),
+            });
         }
-        let coming = snapshot.unknown();
-        let most = self.engine.subjects_max();
-        if coming > 0 && views.count().saturating_add(coming) > most {
-            let what = "subjects_max";
-            return Err(status::of_rejection(&Rejection::Capacity { what, most }));
-        }
-        let scene = snapshot.scene();
-        let verdict = scene.evaluate(&amounts, mode);
-        Ok(Response::new(v1::CheckResponse {
-            decision: to_proto::decision(verdict.decision),
-            refusals: to_proto::findings(&verdict.refusals),
-            exceeded: to_proto::findings(&verdict.exceeded),
-            effective_limits: amounts
-                .iter()
-                .map(|(key, _)| to_proto::effective_limit(key, scene.effective_limit(key)))
-                .collect(),
-            unbounded_resources: to_proto::keys(&verdict.unbounded),
-            decide_time: Some(to_proto::timestamp(self.engine.clock().now())),
-            journal_unavailable: self.engine.is_journal_down(),
-        }))
+        Ok(Response::new(v1::BatchCheckResponse { results }))
     }
 }

@@ -1,8 +1,9 @@
-//! ConsumeService: charges and gives back.
+//! ConsumeService: charges and gives back. What is read here is read the same way in a batch.
 
 use std::sync::Arc;
 
 use quota_core::command::{self, Action};
+use quota_core::decide::Use;
 use quota_core::labels::ROW_LABELS_MAX;
 use quota_core::name::Id;
 use quota_core::outcome::{Answer, Reply};
@@ -11,9 +12,12 @@ use quota_proto::v1;
 use quota_proto::v1::consume_service_server::ConsumeService;
 use tonic::{Request, Response, Status};
 
-use super::from_proto::Reader;
-use super::{execute, page, split, to_proto, unexpected};
+use super::from_proto::{Reader, identity};
+use super::{batch, decided, execute, page, split, to_proto, unexpected};
 use crate::engine::Engine;
+
+/// Most allocations that one call renews.
+const RENEWALS_MAX: usize = 1000;
 
 /// The service.
 pub struct Consume {
@@ -39,54 +43,11 @@ impl ConsumeService for Consume {
     ) -> Result<Response<v1::ConsumeResponse>, Status> {
         let (mut request, caller) = split(request)?;
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let age = request.operation_age.take();
-        let identity = reader.identity("Consume", &request, &id, age, request.source.clone());
-        let subject = reader.subject("subject", &request.subject);
-        let also = reader.also(&subject, &request.also);
-        let amounts = reader.some_amounts(&self.resources(), &request.amounts, 1);
-        let allocation = reader.id("allocation_id", &request.allocation_id);
-        let mode = reader.mode(request.mode);
-        let anonymous = request.allocation_id.is_empty();
-        if anonymous && !request.labels.is_empty() {
-            reader.wrong(
-                "labels",
-                "need an allocation_id: the anonymous allocation has none",
-            );
-        }
-        let labels = reader.labels("labels", request.labels, ROW_LABELS_MAX);
-        let purpose = reader.purpose(request.purpose);
-        reader.unsupported("minimum", request.minimum.is_some(), "BEST_EFFORT");
-        reader.unsupported("ttl", request.ttl.is_some(), "CONCURRENCY");
+        let identity = identity!(reader, "Consume", request);
+        let action = read_consume(&mut reader, &self.resources(), request);
         reader.finish()?;
-
-        let action = Action::Consume(command::Consume {
-            subject,
-            also,
-            amounts,
-            allocation,
-            mode,
-            labels,
-            purpose,
-        });
-        let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
-        let Answer::Charged {
-            verdict,
-            allocation,
-        } = &reply.outcome.answer
-        else {
-            return Err(unexpected(&reply.outcome.answer));
-        };
-        Ok(Response::new(v1::ConsumeResponse {
-            decision: to_proto::decision(verdict.decision),
-            refusals: to_proto::findings(&verdict.refusals),
-            exceeded: to_proto::findings(&verdict.exceeded),
-            allocation: allocation.as_deref().map(to_proto::allocation),
-            unbounded_resources: to_proto::keys(&verdict.unbounded),
-            operation_id,
-            replayed: reply.replayed,
-            decide_time: decided(&reply),
-        }))
+        let (reply, id) = execute(&self.engine, caller, identity, action).await?;
+        consumed(&reply, &reply.outcome.answer, id).map(Response::new)
     }
 
     async fn release(
@@ -95,43 +56,11 @@ impl ConsumeService for Consume {
     ) -> Result<Response<v1::ReleaseResponse>, Status> {
         let (mut request, caller) = split(request)?;
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let age = request.operation_age.take();
-        let identity = reader.identity("Release", &request, &id, age, request.source.clone());
-        let subject = reader.subject("subject", &request.subject);
-        let also = reader.also(&subject, &request.also);
-        let allocation = reader.id("allocation_id", &request.allocation_id);
-        let amounts = reader.amounts(&self.resources(), &request.amounts, 1);
-        if !request.allocation_id.is_empty() && !request.also.is_empty() {
-            reader.wrong(
-                "also",
-                "is not given with an allocation_id, which knows its own",
-            );
-        }
+        let identity = identity!(reader, "Release", request);
+        let action = read_release(&mut reader, &self.resources(), request);
         reader.finish()?;
-
-        let action = Action::Release(command::Release {
-            subject,
-            also,
-            allocation,
-            amounts,
-            expected_generation: request.expected_generation,
-        });
-        let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
-        let Answer::Released {
-            amounts,
-            allocation,
-        } = &reply.outcome.answer
-        else {
-            return Err(unexpected(&reply.outcome.answer));
-        };
-        Ok(Response::new(v1::ReleaseResponse {
-            released: to_proto::amounts(amounts),
-            allocation: allocation.as_deref().map(to_proto::allocation),
-            operation_id,
-            replayed: reply.replayed,
-            decide_time: decided(&reply),
-        }))
+        let (reply, id) = execute(&self.engine, caller, identity, action).await?;
+        released(&reply, &reply.outcome.answer, id).map(Response::new)
     }
 
     async fn resize(
@@ -140,42 +69,52 @@ impl ConsumeService for Consume {
     ) -> Result<Response<v1::ResizeResponse>, Status> {
         let (mut request, caller) = split(request)?;
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let age = request.operation_age.take();
-        let identity = reader.identity("Resize", &request, &id, age, request.source.clone());
-        let subject = reader.subject("subject", &request.subject);
-        if request.allocation_id.is_empty() {
-            reader.wrong(
-                "allocation_id",
-                "is empty; only an allocation with an id can be resized",
-            );
-        }
-        let allocation = reader.id("allocation_id", &request.allocation_id);
-        let amounts = reader.some_amounts(&self.resources(), &request.amounts, 0);
-        let mode = reader.mode(request.mode);
+        let identity = identity!(reader, "Resize", request);
+        let action = read_resize(&mut reader, &self.resources(), request);
         reader.finish()?;
+        let (reply, id) = execute(&self.engine, caller, identity, action).await?;
+        resized(&reply, &reply.outcome.answer, id).map(Response::new)
+    }
 
-        let action = Action::Resize(command::Resize {
+    async fn batch(
+        &self,
+        request: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        let (request, caller) = split(request)?;
+        batch::run(&self.engine, caller, request)
+            .await
+            .map(Response::new)
+    }
+
+    async fn renew_allocations(
+        &self,
+        request: Request<v1::RenewAllocationsRequest>,
+    ) -> Result<Response<v1::RenewAllocationsResponse>, Status> {
+        let (mut request, caller) = split(request)?;
+        let mut reader = Reader::default();
+        let identity = identity!(reader, "RenewAllocations", request);
+        let subject = reader.subject("subject", &request.subject);
+        let allocations = read_ids(&mut reader, &request.allocation_ids);
+        let ttl = reader.some_ttl(request.ttl);
+        reader.finish()?;
+        let action = Action::Renew(command::Renew {
             subject,
-            allocation: allocation.unwrap_or_else(stand_in),
-            amounts,
-            mode,
-            expected_generation: request.expected_generation,
+            allocations,
+            ttl,
         });
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
-        let Answer::Charged {
-            verdict,
-            allocation,
-        } = &reply.outcome.answer
-        else {
+        let Answer::Renewed { renewed, missing } = &reply.outcome.answer else {
             return Err(unexpected(&reply.outcome.answer));
         };
-        Ok(Response::new(v1::ResizeResponse {
-            decision: to_proto::decision(verdict.decision),
-            refusals: to_proto::findings(&verdict.refusals),
-            exceeded: to_proto::findings(&verdict.exceeded),
-            allocation: allocation.as_deref().map(to_proto::allocation),
-            unbounded_resources: to_proto::keys(&verdict.unbounded),
+        Ok(Response::new(v1::RenewAllocationsResponse {
+            renewed: renewed
+                .iter()
+                .map(|(id, expires)| v1::RenewedAllocation {
+                    allocation_id: id.to_string(),
+                    expire_time: Some(to_proto::timestamp(*expires)),
+                })
+                .collect(),
+            missing_allocation_ids: missing.iter().map(ToString::to_string).collect(),
             operation_id,
             replayed: reply.replayed,
             decide_time: decided(&reply),
@@ -188,10 +127,7 @@ impl ConsumeService for Consume {
     ) -> Result<Response<v1::ReleaseMatchingResponse>, Status> {
         let (mut request, caller) = split(request)?;
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let age = request.operation_age.take();
-        let source = request.source.clone();
-        let identity = reader.identity("ReleaseMatching", &request, &id, age, source);
+        let identity = identity!(reader, "ReleaseMatching", request);
         let subject = reader.subject("subject", &request.subject);
         if request.labels.is_empty() {
             reader.wrong("labels", "is empty; at least one label");
@@ -225,11 +161,174 @@ impl ConsumeService for Consume {
     }
 }
 
-fn decided(reply: &Reply) -> Option<prost_types::Timestamp> {
-    Some(to_proto::timestamp(reply.outcome.decided))
+pub(super) fn read_consume(
+    reader: &mut Reader,
+    resources: &Resources,
+    request: v1::ConsumeRequest,
+) -> Action {
+    let subject = reader.subject("subject", &request.subject);
+    let also = reader.also(&subject, &request.also);
+    let amounts = reader.some_amounts(&request.amounts, 1);
+    let purpose = Use::Consume {
+        named: !request.allocation_id.is_empty(),
+        ends: request.ttl.is_some(),
+    };
+    reader.doubt(resources, &amounts, purpose);
+    let allocation = reader.id("allocation_id", &request.allocation_id);
+    let mode = reader.mode(request.mode, request.minimum, &amounts);
+    if request.allocation_id.is_empty() && !request.labels.is_empty() {
+        reader.wrong(
+            "labels",
+            "need an allocation_id: the anonymous allocation has none",
+        );
+    }
+    Action::Consume(command::Consume {
+        subject,
+        also,
+        amounts,
+        allocation,
+        mode,
+        labels: reader.labels("labels", request.labels, ROW_LABELS_MAX),
+        purpose: reader.purpose(request.purpose),
+        ttl: reader.ttl(request.ttl),
+    })
+}
+
+pub(super) fn read_release(
+    reader: &mut Reader,
+    resources: &Resources,
+    request: v1::ReleaseRequest,
+) -> Action {
+    let subject = reader.subject("subject", &request.subject);
+    let also = reader.also(&subject, &request.also);
+    let allocation = reader.id("allocation_id", &request.allocation_id);
+    let amounts = reader.amounts(&request.amounts, 1);
+    reader.doubt(resources, &amounts, Use::Release);
+    if !request.allocation_id.is_empty() && !request.also.is_empty() {
+        reader.wrong(
+            "also",
+            "is not given with an allocation_id, which knows its own",
+        );
+    }
+    Action::Release(command::Release {
+        subject,
+        also,
+        allocation,
+        amounts,
+        expected_generation: request.expected_generation,
+    })
+}
+
+pub(super) fn read_resize(
+    reader: &mut Reader,
+    resources: &Resources,
+    request: v1::ResizeRequest,
+) -> Action {
+    let subject = reader.subject("subject", &request.subject);
+    if request.allocation_id.is_empty() {
+        reader.wrong(
+            "allocation_id",
+            "is empty; only an allocation with an id can be resized",
+        );
+    }
+    let allocation = reader.id("allocation_id", &request.allocation_id);
+    let amounts = reader.some_amounts(&request.amounts, 0);
+    reader.doubt(resources, &amounts, Use::Resize);
+    Action::Resize(command::Resize {
+        subject,
+        allocation: allocation.unwrap_or_else(stand_in),
+        amounts,
+        mode: reader.whole_mode(request.mode),
+        expected_generation: request.expected_generation,
+    })
+}
+
+fn read_ids(reader: &mut Reader, texts: &[String]) -> Vec<Id> {
+    if texts.is_empty() || texts.len() > RENEWALS_MAX {
+        let text = format!("has {} ids; 1 to {RENEWALS_MAX}", texts.len());
+        reader.wrong("allocation_ids", text);
+        return Vec::new();
+    }
+    let mut ids: Vec<Id> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for (at, text) in texts.iter().enumerate() {
+        let field = format!("allocation_ids[{at}]");
+        if !seen.insert(text) {
+            reader.wrong(field, format!("{text} is named twice; each id once"));
+            continue;
+        }
+        match text.as_str() {
+            "" => reader.wrong(field, "is empty; the id of an allocation"),
+            text => ids.extend(reader.id(&field, text)),
+        }
+    }
+    ids
+}
+
+pub(super) fn consumed(
+    reply: &Reply,
+    answer: &Answer,
+    operation_id: String,
+) -> Result<v1::ConsumeResponse, Status> {
+    let Answer::Charged {
+        verdict,
+        allocation,
+    } = answer
+    else {
+        return Err(unexpected(answer));
+    };
+    Ok(v1::ConsumeResponse {
+        verdict: Some(to_proto::verdict(verdict)),
+        allocation: allocation.as_deref().map(to_proto::allocation),
+        operation_id,
+        replayed: reply.replayed,
+        decide_time: decided(reply),
+    })
+}
+
+pub(super) fn resized(
+    reply: &Reply,
+    answer: &Answer,
+    operation_id: String,
+) -> Result<v1::ResizeResponse, Status> {
+    let Answer::Charged {
+        verdict,
+        allocation,
+    } = answer
+    else {
+        return Err(unexpected(answer));
+    };
+    Ok(v1::ResizeResponse {
+        verdict: Some(to_proto::verdict(verdict)),
+        allocation: allocation.as_deref().map(to_proto::allocation),
+        operation_id,
+        replayed: reply.replayed,
+        decide_time: decided(reply),
+    })
+}
+
+pub(super) fn released(
+    reply: &Reply,
+    answer: &Answer,
+    operation_id: String,
+) -> Result<v1::ReleaseResponse, Status> {
+    let Answer::Released {
+        amounts,
+        allocation,
+    } = answer
+    else {
+        return Err(unexpected(answer));
+    };
+    Ok(v1::ReleaseResponse {
+        released: to_proto::amounts(amounts),
+        allocation: allocation.as_deref().map(to_proto::allocation),
+        operation_id,
+        replayed: reply.replayed,
+        decide_time: decided(reply),
+    })
 }
 
 /// Never used: a request without an id does not get past its reader.
-fn stand_in() -> Id {
+pub(super) fn stand_in() -> Id {
     Id::parse("-").expect("a dash is an id")
 }

@@ -1,23 +1,29 @@
 //! Wire to domain: once, strictly, and every bad field is reported (C5.4, C12).
 
+mod quota;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message;
 use quota_core::amount::{AMOUNT_MAX, Limit};
 use quota_core::charge::{ALSO_MAX, canonical_also, same_lane};
+use quota_core::command::Uncovered;
 use quota_core::command::{Amounts, Digest};
-use quota_core::decide::check_held;
-use quota_core::evaluate::Mode;
+use quota_core::decide::{Use, check_use};
+use quota_core::hold::TTL_MAX;
 use quota_core::labels::{self, Labels};
 use quota_core::name::{Id, NameError, OperationId, ResourceKey, SubjectName};
-use quota_core::rejection::Violation;
+use quota_core::rejection::{Rejection, Violation};
 use quota_core::resource::Resources;
+use quota_core::time::{SECOND_NS, Timestamp};
+use quota_core::verdict::Mode;
 use quota_proto::v1;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::status;
+pub(super) use quota::{read_quota, read_target};
 
 /// Most resources in one request.
 pub(super) const RESOURCES_MAX: usize = 16;
@@ -27,8 +33,8 @@ pub(super) const DISPLAY_BYTES_MAX: usize = 256;
 const SOURCE_BYTES_MAX: usize = 128;
 /// Longest purpose, in bytes.
 const PURPOSE_BYTES_MAX: usize = 256;
-/// Longest age of an operation that a caller may state, in seconds.
-const AGE_SECS_MAX: i64 = 365 * 24 * 3600;
+/// Longest age of an operation that a caller may state.
+const AGE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Metadata that says who asks, until there are tokens (C6.7).
 const ACTOR: &str = "quota-actor";
 
@@ -61,10 +67,37 @@ impl Reader {
         self.violations.push(Violation::new(field, description));
     }
 
-    pub(super) fn unsupported(&mut self, field: &str, present: bool, what: &str) {
-        if present {
-            self.wrong(field, format!("{what} is not supported by this version"));
+    /// What is wrong with one item of a list, or why there is nothing.
+    pub(super) fn finish_item(mut self) -> Result<(), Rejection> {
+        match self.violations.is_empty() {
+            true => Ok(()),
+            false => {
+                self.violations.append(&mut self.doubts);
+                Err(Rejection::Invalid(self.violations))
+            }
         }
+    }
+
+    /// The same for an item that is only read.
+    pub(super) fn finish_read_item(mut self) -> Result<(), Rejection> {
+        self.violations.append(&mut self.doubts);
+        self.finish_item()
+    }
+
+    /// Takes over what is wrong with a part of the request.
+    pub(super) fn take_over(&mut self, prefix: &str, part: Self) {
+        let under = |mut violation: Violation| {
+            violation.field = format!("{prefix}.{}", violation.field);
+            violation
+        };
+        self.violations
+            .extend(part.violations.into_iter().map(under));
+        self.doubts.extend(part.doubts.into_iter().map(under));
+    }
+
+    /// Notes what the resources say is wrong.
+    pub(super) fn doubt(&mut self, resources: &Resources, amounts: &Amounts, purpose: Use) {
+        self.doubts.extend(check_use(resources, amounts, purpose));
     }
 
     fn take<T>(&mut self, field: impl Into<String>, read: Result<T, NameError>) -> Option<T> {
@@ -120,13 +153,8 @@ impl Reader {
         canonical_also(subject, names)
     }
 
-    /// Amounts, each resource once and known, `least` to [`AMOUNT_MAX`].
-    pub(super) fn amounts(
-        &mut self,
-        resources: &Resources,
-        amounts: &[v1::Amount],
-        least: i64,
-    ) -> Amounts {
+    /// Amounts, each resource once, `least` to [`AMOUNT_MAX`].
+    pub(super) fn amounts(&mut self, amounts: &[v1::Amount], least: i64) -> Amounts {
         let mut read: Amounts = Vec::new();
         if amounts.len() > RESOURCES_MAX {
             let text = format!("has {} resources; at most {RESOURCES_MAX}", amounts.len());
@@ -148,26 +176,16 @@ impl Reader {
                 self.wrong(field, format!("{key} is named twice; each resource once"));
                 continue;
             }
-            let one = vec![(key.clone(), amount.amount)];
-            for violation in check_held(resources, &one) {
-                let doubt = Violation::new(field.clone(), violation.description);
-                self.doubts.push(doubt);
-            }
             read.push((key, amount.amount));
         }
         read
     }
 
-    pub(super) fn some_amounts(
-        &mut self,
-        resources: &Resources,
-        amounts: &[v1::Amount],
-        least: i64,
-    ) -> Amounts {
+    pub(super) fn some_amounts(&mut self, amounts: &[v1::Amount], least: i64) -> Amounts {
         if amounts.is_empty() {
             self.wrong("amounts", "is empty; at least one resource");
         }
-        self.amounts(resources, amounts, least)
+        self.amounts(amounts, least)
     }
 
     pub(super) fn id(&mut self, field: &str, text: &str) -> Option<Id> {
@@ -189,19 +207,112 @@ impl Reader {
         }
     }
 
-    pub(super) fn mode(&mut self, mode: i32) -> Mode {
-        match v1::ConsumeMode::try_from(mode) {
+    /// How growth is decided; a best effort is of one resource and has a minimum.
+    pub(super) fn mode(&mut self, mode: i32, minimum: Option<i64>, amounts: &Amounts) -> Mode {
+        let read = match v1::ConsumeMode::try_from(mode) {
             Ok(v1::ConsumeMode::Unspecified | v1::ConsumeMode::Strict) => Mode::Strict,
             Ok(v1::ConsumeMode::Record) => Mode::Record,
-            Ok(v1::ConsumeMode::BestEffort) => {
-                self.unsupported("mode", true, "BEST_EFFORT");
+            Ok(v1::ConsumeMode::BestEffort) => Mode::BestEffort {
+                minimum: minimum.unwrap_or(1),
+            },
+            Err(_) => {
+                let text = format!("{mode} is no mode; STRICT, BEST_EFFORT or RECORD");
+                self.wrong("mode", text);
                 Mode::Strict
             }
-            Err(_) => {
-                self.wrong("mode", format!("{mode} is no mode; STRICT or RECORD"));
-                Mode::Strict
+        };
+        let best_effort = matches!(read, Mode::BestEffort { .. });
+        if best_effort && amounts.len() > 1 {
+            let text = format!(
+                "has {} resources; BEST_EFFORT is of exactly one",
+                amounts.len()
+            );
+            self.wrong("amounts", text);
+        }
+        if let Some(minimum) = minimum {
+            let most = amounts.first().map_or(AMOUNT_MAX, |(_, amount)| *amount);
+            if !best_effort {
+                self.wrong("minimum", "is given; only BEST_EFFORT has one");
+            } else if !(1..=most).contains(&minimum) {
+                self.wrong("minimum", format!("is {minimum}; 1 to the amount, {most}"));
             }
         }
+        read
+    }
+
+    /// A mode where nothing but all or a fact makes sense.
+    pub(super) fn whole_mode(&mut self, mode: i32) -> Mode {
+        if mode == i32::from(v1::ConsumeMode::BestEffort) {
+            self.wrong("mode", "is BEST_EFFORT; STRICT or RECORD here");
+            return Mode::Strict;
+        }
+        self.mode(mode, None, &Amounts::new())
+    }
+
+    pub(super) fn uncovered(&mut self, field: &str, policy: i32) -> Uncovered {
+        match v1::UncoveredPolicy::try_from(policy) {
+            Ok(v1::UncoveredPolicy::Unspecified | v1::UncoveredPolicy::Refuse) => Uncovered::Refuse,
+            Ok(v1::UncoveredPolicy::Check) => Uncovered::Check,
+            Ok(v1::UncoveredPolicy::Record) => Uncovered::Record,
+            Err(_) => {
+                self.wrong(
+                    field,
+                    format!("{policy} is no policy; REFUSE, CHECK or RECORD"),
+                );
+                Uncovered::Refuse
+            }
+        }
+    }
+
+    /// A time to live, above zero and up to [`TTL_MAX`].
+    pub(super) fn ttl(&mut self, ttl: Option<prost_types::Duration>) -> Option<Duration> {
+        self.duration("ttl", ttl, Duration::from_nanos(1), TTL_MAX)
+    }
+
+    pub(super) fn some_ttl(&mut self, ttl: Option<prost_types::Duration>) -> Duration {
+        if ttl.is_none() {
+            self.wrong("ttl", "is not given; how long from now on");
+        }
+        self.ttl(ttl).unwrap_or(TTL_MAX)
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        length: Option<prost_types::Duration>,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        let length = length?;
+        let read = u64::try_from(length.seconds).ok().and_then(|seconds| {
+            let nanos = u32::try_from(length.nanos)
+                .ok()
+                .filter(|n| *n < 1_000_000_000)?;
+            Some(Duration::new(seconds, nanos))
+        });
+        let read = read.filter(|read| (least..=most).contains(read));
+        if read.is_none() {
+            let shown = humantime::format_duration;
+            self.wrong(field, format!("{} to {}", shown(least), shown(most)));
+        }
+        read
+    }
+
+    pub(super) fn instant(
+        &mut self,
+        field: &str,
+        at: Option<prost_types::Timestamp>,
+    ) -> Option<Timestamp> {
+        let at = at?;
+        let nanos = i64::from(at.nanos);
+        let whole = at.seconds.checked_mul(SECOND_NS);
+        let read = whole
+            .and_then(|whole| whole.checked_add(nanos))
+            .filter(|_| (0..SECOND_NS).contains(&nanos));
+        if read.is_none() {
+            self.wrong(field, "is no instant between the years 1678 and 2261");
+        }
+        read.map(Timestamp::from_nanos)
     }
 
     pub(super) fn labels(
@@ -276,26 +387,35 @@ impl Reader {
             id,
             given,
             digest: digest(method, content),
-            age: self.age(age),
+            age: self.duration("operation_age", age, Duration::ZERO, AGE_MAX),
+            validate_only: false,
             source: self.source(source),
         }
     }
-
-    fn age(&mut self, age: Option<prost_types::Duration>) -> Option<Duration> {
-        let age = age?;
-        let nanos = u32::try_from(age.nanos).ok().filter(|n| *n < 1_000_000_000);
-        match (u64::try_from(age.seconds), nanos) {
-            (Ok(seconds), Some(nanos)) if age.seconds <= AGE_SECS_MAX => {
-                Some(Duration::new(seconds, nanos))
-            }
-            _ => {
-                let text = format!("0 to {AGE_SECS_MAX} seconds");
-                self.wrong("operation_age", text);
-                None
-            }
-        }
-    }
 }
+
+/// The identity of a request that names its operation, its source and its age, which are taken out of it.
+macro_rules! identity {
+    ($reader:ident, $method:literal, $request:ident) => {{
+        let id = std::mem::take(&mut $request.operation_id);
+        let age = $request.operation_age.take();
+        $reader.identity($method, &$request, &id, age, $request.source.clone())
+    }};
+}
+pub(super) use identity;
+
+/// The same for an administrator's request, which may ask only to be validated.
+macro_rules! admin_identity {
+    ($reader:ident, $method:literal, $request:ident) => {{
+        let id = std::mem::take(&mut $request.operation_id);
+        let identity = $reader.identity($method, &$request, &id, None, String::new());
+        crate::api::from_proto::Identity {
+            validate_only: $request.validate_only,
+            ..identity
+        }
+    }};
+}
+pub(super) use admin_identity;
 
 /// What makes a mutation the same over its retries.
 pub(super) struct Identity {
@@ -304,6 +424,8 @@ pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) age: Option<Duration>,
     pub(super) source: String,
+    /// Only say what would be answered.
+    pub(super) validate_only: bool,
 }
 
 /// Digest of a request's content: the method and the message without id and age.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use quota_core::rejection::{Rejection, Violation};
-use quota_proto::v1::ErrorReason;
+use quota_proto::v1::{self, ErrorReason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -56,13 +56,49 @@ pub(super) fn of_fault(fault: &Fault) -> Status {
 
 /// A command that the ledger rejected.
 pub(super) fn of_rejection(rejection: &Rejection) -> Status {
+    if let Rejection::Invalid(violations) = rejection {
+        return invalid(violations);
+    }
+    let (code, reason) = code_and_reason(rejection);
+    build(code, reason, rejection.to_string(), false, |_| {})
+}
+
+/// One item of a batch that the ledger rejected.
+pub(super) fn item_error(rejection: &Rejection) -> v1::ItemError {
+    let (code, reason) = code_and_reason(rejection);
+    let violations = match rejection {
+        Rejection::Invalid(violations) => violations.as_slice(),
+        _ => &[],
+    };
+    let field = |violation: &Violation| v1::ItemFieldViolation {
+        field: violation.field.clone(),
+        description: violation.description.clone(),
+    };
+    v1::ItemError {
+        code: code.into(),
+        reason: reason.into(),
+        message: match violations.is_empty() {
+            true => rejection.to_string(),
+            false => texts(violations).join("; "),
+        },
+        field_violations: violations.iter().map(field).collect(),
+    }
+}
+
+fn code_and_reason(rejection: &Rejection) -> (Code, ErrorReason) {
     use ErrorReason as R;
-    let (code, reason) = match rejection {
-        Rejection::Invalid(violations) => return invalid(violations),
+    match rejection {
+        Rejection::Invalid(_) => (Code::InvalidArgument, R::InvalidFields),
         Rejection::SubjectUnknown(_) | Rejection::NoSubject(_) => {
             (Code::NotFound, R::SubjectUnknown)
         }
         Rejection::AllocationUnknown(_) => (Code::NotFound, R::AllocationUnknown),
+        Rejection::HoldUnknown(_) => (Code::NotFound, R::HoldUnknown),
+        Rejection::HoldEnded { .. } => (Code::FailedPrecondition, R::HoldEnded),
+        Rejection::HoldTooSmall { .. } => (Code::FailedPrecondition, R::HoldTooSmall),
+        Rejection::SubjectInUse { .. } => (Code::FailedPrecondition, R::SubjectInUse),
+        Rejection::CorrectionTooLarge { .. } => (Code::FailedPrecondition, R::CorrectionTooLarge),
+        Rejection::Member { rejection, .. } => code_and_reason(rejection),
         Rejection::QuotaUnknown { .. } => (Code::NotFound, R::QuotaUnknown),
         Rejection::ResourceUnknown(_) => (Code::NotFound, R::ResourceUnknown),
         Rejection::Exists(_) => (Code::AlreadyExists, R::Exists),
@@ -74,16 +110,16 @@ pub(super) fn of_rejection(rejection: &Rejection) -> Status {
         Rejection::EtagMismatch { .. } => (Code::Aborted, R::EtagMismatch),
         Rejection::GenerationMismatch { .. } => (Code::Aborted, R::GenerationMismatch),
         Rejection::Capacity { .. } => (Code::ResourceExhausted, R::Capacity),
-    };
-    build(code, reason, rejection.to_string(), false, |_| {})
+    }
+}
+
+fn texts(violations: &[Violation]) -> Vec<String> {
+    let text = |violation: &Violation| format!("{}: {}", violation.field, violation.description);
+    violations.iter().map(text).collect()
 }
 
 /// A request with bad fields, all of them named.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
-    let texts: Vec<String> = violations
-        .iter()
-        .map(|violation| format!("{}: {}", violation.field, violation.description))
-        .collect();
     let fields: Vec<FieldViolation> = violations
         .iter()
         .map(|violation| FieldViolation::new(&violation.field, &violation.description))
@@ -91,7 +127,7 @@ pub(super) fn invalid(violations: &[Violation]) -> Status {
     build(
         Code::InvalidArgument,
         ErrorReason::InvalidFields,
-        texts.join("; "),
+        texts(violations).join("; "),
         false,
         |details| {
             details.set_bad_request(fields);

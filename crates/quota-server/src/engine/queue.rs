@@ -1,7 +1,11 @@
-//! The bounded queue before the writer. Full means refused at once: a queue that hides overload only moves
-//! it into everybody's latency.
+//! The bounded queue before the writer, fair between tenants.
+//!
+//! Each first pair has a lane of its own. The writer takes from the lanes in turn, by the weight of the work
+//! and not by the number of calls, so that a lane with ten thousand waiting commands delays another's single
+//! command by one turn. Full means that somebody is refused at once: the newest work of the longest lane, so
+//! that whoever floods the queue sheds their own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -10,18 +14,27 @@ use parking_lot::{Condvar, Mutex};
 use quota_core::Ledger;
 use quota_core::command::Command;
 use quota_core::outcome::Reply;
+use quota_core::rejection::Rejection;
 use tokio::sync::oneshot;
 
 use super::Fault;
 
+/// Weight that a lane may take in its turn.
+const QUANTUM: usize = 32;
+/// The lane of reads, which belong to no tenant.
+pub const READS: &str = "";
+
+/// What a caller of several commands is told, by index.
+pub type Replies = Vec<Result<Reply, Rejection>>;
+
 /// What the writer does next.
 pub enum Item {
-    /// Decide a command.
-    Command {
-        /// The command.
-        command: Box<Command>,
+    /// Decide commands, one after the other.
+    Commands {
+        /// The commands; at least one.
+        commands: Vec<Command>,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<Reply, Fault>>,
+        reply: oneshot::Sender<Result<Replies, Fault>>,
         /// Whether the caller still waits.
         ticket: Arc<Ticket>,
     },
@@ -29,8 +42,32 @@ pub enum Item {
     Read(Read),
 }
 
-/// A look at the ledger.
-pub type Read = Box<dyn FnOnce(Option<&Ledger>) + Send>;
+impl Item {
+    /// How much work it is, in single commands.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Commands { commands, .. } => {
+                let weights = commands.iter().map(|command| command.action.weight());
+                weights.sum::<usize>().max(1)
+            }
+            Self::Read(_) => 1,
+        }
+    }
+
+    /// Says that it is not done, and that nothing was changed.
+    pub fn refuse(self, fault: Fault) {
+        match self {
+            Self::Commands { reply, ticket, .. } => {
+                ticket.withdraw();
+                let _ = reply.send(Err(fault));
+            }
+            Self::Read(read) => read(Err(fault)),
+        }
+    }
+}
+
+/// A look at the ledger, or why there is none.
+pub type Read = Box<dyn FnOnce(Result<&Ledger, Fault>) + Send>;
 
 /// Settles, once, whether a command is decided or withdrawn.
 #[derive(Default, Debug)]
@@ -72,8 +109,21 @@ pub struct Queue {
 
 #[derive(Default)]
 struct State {
-    items: VecDeque<Item>,
+    lanes: HashMap<Arc<str>, Lane>,
+    /// Lanes with work, the next one first.
+    turns: VecDeque<Arc<str>>,
+    /// The same by how much waits in them.
+    by_weight: BTreeSet<(usize, Arc<str>)>,
+    weight: usize,
     closed: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    items: VecDeque<(usize, Item)>,
+    weight: usize,
+    /// What is left of its turns.
+    credit: usize,
 }
 
 /// What the writer took.
@@ -85,7 +135,7 @@ pub enum Taken {
 }
 
 impl Queue {
-    /// A queue of at most `most` items.
+    /// A queue of items that weigh at most `most` together.
     pub fn new(most: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -94,31 +144,50 @@ impl Queue {
         }
     }
 
-    /// Adds an item, unless the queue is full or closed.
-    pub fn push(&self, item: Item) -> Result<(), Fault> {
+    /// Adds an item to a lane, unless the queue is closed, or full and no other lane is longer. Where another
+    /// is, the newest items of the longest make room.
+    pub fn push(&self, lane: &str, item: Item) -> Result<(), Fault> {
+        let weight = item.weight();
+        let mut shed = Vec::new();
         let mut state = self.state.lock();
         if state.closed {
             return Err(Fault::Draining);
         }
-        if state.items.len() >= self.most {
-            return Err(Fault::Overloaded(self.most));
+        while state.weight.saturating_add(weight) > self.most {
+            let own = state.lanes.get(lane).map_or(0, |lane| lane.weight);
+            let longest = state.by_weight.last().cloned();
+            match longest {
+                Some((longest, name)) if longest > own.saturating_add(weight) => {
+                    shed.extend(state.drop_newest(&name));
+                }
+                _ => {
+                    drop(state);
+                    shed_all(shed, self.most);
+                    return Err(Fault::Overloaded(self.most));
+                }
+            }
         }
-        state.items.push_back(item);
+        state.add(lane, weight, item);
         drop(state);
         self.wake.notify_one();
+        shed_all(shed, self.most);
         Ok(())
     }
 
-    /// Takes up to `most` items, waiting at most `patience` for the first.
+    /// Takes items of a weight of about `most`, waiting at most `patience` for the first.
     pub fn take(&self, most: usize, patience: Duration) -> Taken {
         let mut state = self.state.lock();
-        let nothing = |state: &mut State| state.items.is_empty() && !state.closed;
+        let nothing = |state: &mut State| state.turns.is_empty() && !state.closed;
         self.wake.wait_while_for(&mut state, nothing, patience);
-        if state.items.is_empty() && state.closed {
+        if state.turns.is_empty() && state.closed {
             return Taken::Closed;
         }
-        let count = most.min(state.items.len());
-        Taken::Items(state.items.drain(..count).collect())
+        Taken::Items(state.take(most))
+    }
+
+    /// The weight of what waits.
+    pub fn weight(&self) -> usize {
+        self.state.lock().weight
     }
 
     /// Whether it takes no more items.
@@ -133,25 +202,166 @@ impl Queue {
     }
 }
 
+impl State {
+    fn add(&mut self, name: &str, weight: usize, item: Item) {
+        let known = self.lanes.get_key_value(name).map(|(name, _)| name.clone());
+        let name: Arc<str> = known.unwrap_or_else(|| name.into());
+        let lane = self.lanes.entry(name.clone()).or_default();
+        if lane.items.is_empty() {
+            self.turns.push_back(name.clone());
+        }
+        self.by_weight.remove(&(lane.weight, name.clone()));
+        lane.items.push_back((weight, item));
+        lane.weight = lane.weight.saturating_add(weight);
+        self.by_weight.insert((lane.weight, name));
+        self.weight = self.weight.saturating_add(weight);
+    }
+
+    fn drop_newest(&mut self, name: &Arc<str>) -> Option<Item> {
+        let lane = self.lanes.get_mut(name)?;
+        let (weight, item) = lane.items.pop_back()?;
+        self.weigh_less(name, weight);
+        if self
+            .lanes
+            .get(name)
+            .is_some_and(|lane| lane.items.is_empty())
+        {
+            self.lanes.remove(name);
+            self.turns.retain(|turn| turn != name);
+        }
+        Some(item)
+    }
+
+    fn weigh_less(&mut self, name: &Arc<str>, weight: usize) {
+        let Some(lane) = self.lanes.get_mut(name) else {
+            return;
+        };
+        self.by_weight.remove(&(lane.weight, name.clone()));
+        lane.weight = lane.weight.saturating_sub(weight);
+        if lane.weight > 0 {
+            self.by_weight.insert((lane.weight, name.clone()));
+        }
+        self.weight = self.weight.saturating_sub(weight);
+    }
+
+    /// Deficit round robin: each turn gives a lane the same credit, whatever its items weigh.
+    fn take(&mut self, most: usize) -> Vec<Item> {
+        let mut taken = Vec::new();
+        let mut total: usize = 0;
+        while total < most
+            && let Some(name) = self.turns.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(&name) else {
+                continue;
+            };
+            lane.credit = lane.credit.saturating_add(QUANTUM);
+            let mut gone: usize = 0;
+            while let Some((weight, _)) = lane.items.front()
+                && *weight <= lane.credit
+                && total < most
+            {
+                let Some((weight, item)) = lane.items.pop_front() else {
+                    break;
+                };
+                lane.credit = lane.credit.saturating_sub(weight);
+                gone = gone.saturating_add(weight);
+                total = total.saturating_add(weight);
+                taken.push(item);
+            }
+            let empty = lane.items.is_empty();
+            self.weigh_less(&name, gone);
+            if empty {
+                self.lanes.remove(&name);
+            } else {
+                self.turns.push_back(name);
+            }
+        }
+        taken
+    }
+}
+
+fn shed_all(items: Vec<Item>, most: usize) {
+    for item in items {
+        item.refuse(Fault::Overloaded(most));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// An item that says its name when it is looked at, and `!` when it is refused.
+    fn item(name: &str, said: &Arc<Mutex<String>>) -> Item {
+        let (name, said) = (name.to_owned(), said.clone());
+        Item::Read(Box::new(move |ledger| {
+            let refused = if ledger.is_err() { "!" } else { "" };
+            said.lock().push_str(&format!("{name}{refused} "));
+        }))
+    }
+
+    fn look_at(taken: Taken) -> usize {
+        let Taken::Items(items) = taken else {
+            return 0;
+        };
+        let count = items.len();
+        let ledger = Ledger::new(Default::default(), Default::default());
+        for item in items {
+            if let Item::Read(read) = item {
+                read(Ok(&ledger));
+            }
+        }
+        count
+    }
+
     #[test]
     fn a_full_queue_refuses_and_a_closed_one_drains() {
-        let read = || Item::Read(Box::new(|_| {}));
+        let said = Arc::default();
         let queue = Queue::new(2);
-        queue.push(read()).unwrap();
-        queue.push(read()).unwrap();
-        assert_eq!(queue.push(read()), Err(Fault::Overloaded(2)));
+        queue.push("a", item("1", &said)).unwrap();
+        queue.push("a", item("2", &said)).unwrap();
+        assert_eq!(queue.push("a", item("3", &said)), Err(Fault::Overloaded(2)));
         queue.close();
-        assert_eq!(queue.push(read()), Err(Fault::Draining));
-        let items = |taken| match taken {
-            Taken::Items(items) => items.len(),
-            Taken::Closed => 0,
-        };
-        assert_eq!(items(queue.take(9, Duration::ZERO)), 2);
-        assert_eq!(items(queue.take(9, Duration::ZERO)), 0);
+        assert_eq!(queue.push("a", item("4", &said)), Err(Fault::Draining));
+        assert_eq!(look_at(queue.take(9, Duration::ZERO)), 2);
+        assert_eq!(look_at(queue.take(9, Duration::ZERO)), 0);
+        assert_eq!(*said.lock(), "1 2 ");
+    }
+
+    /// One lane's flood waits behind the others' turns and sheds itself.
+    #[test]
+    fn a_flood_delays_and_sheds_itself() {
+        let said = Arc::default();
+        let queue = Queue::new(200);
+        for n in 0..200 {
+            queue.push("flood", item(&format!("f{n}"), &said)).unwrap();
+        }
+        assert!(queue.push("flood", item("f200", &said)).is_err());
+        queue.push("calm", item("calm", &said)).unwrap();
+        assert_eq!(*said.lock(), "f199! ");
+        assert_eq!(queue.weight(), 200);
+        said.lock().clear();
+        look_at(queue.take(QUANTUM + 1, Duration::ZERO));
+        let said = said.lock().clone();
+        assert!(said.ends_with("f31 calm "), "{said}");
+    }
+
+    /// As many lanes as fit share the queue alike: the newest of the longest goes, until all are as long.
+    #[test]
+    fn lanes_that_flood_together_share() {
+        let said = Arc::default();
+        let queue = Queue::new(100);
+        for lane in ["a", "b", "c", "d"] {
+            for n in 0..100 {
+                let _ = queue.push(lane, item(&format!("{lane}{n}"), &said));
+            }
+        }
+        let state = queue.state.lock();
+        let weights: Vec<usize> = state.by_weight.iter().map(|(weight, _)| *weight).collect();
+        assert_eq!(state.weight, 100);
+        assert!(
+            weights.iter().all(|weight| (24..=27).contains(weight)),
+            "{weights:?}"
+        );
     }
 
     #[test]

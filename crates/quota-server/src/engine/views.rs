@@ -3,6 +3,7 @@
 //! A view holds state and not answers, so a Check runs the ledger's own evaluation on it: a cached yes that
 //! admits too much, or a cached no that refuses what would fit, cannot exist.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,11 +11,13 @@ use quota_core::Ledger;
 use quota_core::charge::charge_set;
 use quota_core::defaults::Defaults;
 use quota_core::evaluate::Scene;
+use quota_core::ledger::is_dead;
 use quota_core::name::SubjectName;
 use quota_core::quota::Target;
 use quota_core::record::{Image, RecordKey};
 use quota_core::resource::Resources;
 use quota_core::subject::Subject;
+use quota_core::time::Timestamp;
 
 /// The published state.
 pub struct Views {
@@ -29,6 +32,8 @@ pub struct Tables {
     pub defaults: Arc<Defaults>,
     /// The resources.
     pub resources: Arc<Resources>,
+    /// Deleted subjects whose subtrees are not swept yet.
+    pub dying: Arc<BTreeMap<SubjectName, u64>>,
 }
 
 /// The state of one charge set, each account at least as new as the last answer before it was taken.
@@ -60,12 +65,22 @@ impl Views {
         for image in images {
             match &image.key {
                 RecordKey::Subject(name) | RecordKey::Quotas(Target::Subject(name)) => {
-                    if let Some(subject) = ledger.subject(name.as_str()) {
-                        subjects.insert(name.clone(), Arc::new(subject.clone()));
+                    match ledger.subject(name.as_str()) {
+                        Some(subject) => {
+                            subjects.insert(name.clone(), Arc::new(subject.clone()));
+                        }
+                        None => {
+                            subjects.remove(name.as_str());
+                        }
                     }
                 }
-                RecordKey::Resource(_) | RecordKey::Quotas(Target::Pattern(_)) => tables = true,
-                RecordKey::Meta | RecordKey::Allocation(_) | RecordKey::Floor(_) => {}
+                RecordKey::Resource(_)
+                | RecordKey::Quotas(Target::Pattern(_))
+                | RecordKey::Dying(_) => tables = true,
+                RecordKey::Meta
+                | RecordKey::Allocation(_)
+                | RecordKey::Hold(_)
+                | RecordKey::Floor(_) => {}
             }
         }
         if tables {
@@ -75,7 +90,8 @@ impl Views {
 
     /// The state of a subject.
     pub fn subject(&self, name: &str) -> Option<Arc<Subject>> {
-        self.subjects.pin().get(name).cloned()
+        let found = self.subjects.pin().get(name).cloned();
+        found.filter(|subject| !is_dead(&self.tables().dying, subject))
     }
 
     /// How many subjects there are.
@@ -91,14 +107,19 @@ impl Views {
     /// The state of the charge set of (`subject`, `also`).
     pub fn snapshot<'a>(&self, subject: &'a SubjectName, also: &'a [SubjectName]) -> Snapshot<'a> {
         let subjects = self.subjects.pin();
+        let tables = self.tables();
+        let living = |name: &str| {
+            let found = subjects.get(name).cloned();
+            found.filter(|subject| !is_dead(&tables.dying, subject))
+        };
         let lines = charge_set(subject, also)
             .into_iter()
-            .map(|name| (name, subjects.get(name).cloned()))
+            .map(|name| (name, living(name)))
             .collect();
         Snapshot {
             subject: subject.as_str(),
             lines,
-            tables: self.tables(),
+            tables,
         }
     }
 }
@@ -108,13 +129,14 @@ impl Tables {
         Self {
             defaults: ledger.defaults().clone(),
             resources: ledger.resources().clone(),
+            dying: ledger.dying().clone(),
         }
     }
 }
 
 impl Snapshot<'_> {
-    /// The scene to evaluate.
-    pub fn scene(&self) -> Scene<'_> {
+    /// The scene to evaluate at `now`.
+    pub fn scene(&self, now: Timestamp) -> Scene<'_> {
         let lines = self
             .lines
             .iter()
@@ -124,6 +146,7 @@ impl Snapshot<'_> {
             lines,
             &self.tables.defaults,
             &self.tables.resources,
+            now,
         )
     }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quota_core::Ledger;
+use quota_core::command::Command;
 use quota_core::event::Event;
-use quota_core::outcome::Reply;
 use quota_core::record::Image;
-use quota_core::time::Timestamp;
+use quota_core::time::{SECOND_NS, Timestamp};
 use quota_store::applier::{Applier, Progress};
 use quota_store::journal::AppendError;
 use quota_store::recovery::mark;
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::breaker::Breaker;
-use super::queue::{Item, Taken};
+use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
 
 /// Longest wait for work; then what is due is looked after.
@@ -29,6 +29,10 @@ const IDLE: Duration = Duration::from_millis(500);
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Answers forgotten per group, so that a burst an hour ago costs no burst now.
 const FORGET_MAX: usize = 4096;
+/// Rows closed per group while callers wait: about a millisecond of work.
+const CLOSE_MAX: usize = 256;
+/// Rows closed per group while nobody does.
+const CLOSE_IDLE_MAX: usize = 4096;
 /// Longest wait for an applier that is behind, per group.
 const LAG_WAIT: Duration = Duration::from_millis(20);
 /// Process exit code when the writer can go on no more.
@@ -59,7 +63,15 @@ struct Written {
     needed_by_answers: u64,
 }
 
-type Answer = (oneshot::Sender<Result<Reply, Fault>>, Result<Reply, Fault>);
+type Answer = (oneshot::Sender<Result<Replies, Fault>>, Replies);
+
+/// What was decided and is not durable yet.
+#[derive(Default)]
+struct Undurable {
+    events: Vec<Event>,
+    answers: Vec<Answer>,
+    bytes: usize,
+}
 
 impl Writer {
     pub(super) fn new(parts: Parts, shared: Arc<Shared>) -> io::Result<Self> {
@@ -114,76 +126,129 @@ impl Writer {
 
     fn patience(&self) -> (usize, Duration) {
         let most = self.shared.options.group_max;
-        match self.breaker.is_open() {
-            true => (most, super::breaker::WAIT_MIN / 2),
-            false => (most, IDLE),
-        }
+        let wait = match self.breaker.is_open() {
+            true => super::breaker::WAIT_MIN / 2,
+            false => self.until_due().min(IDLE),
+        };
+        (most, wait)
+    }
+
+    /// How long until a row ends by itself and can be closed.
+    fn until_due(&self) -> Duration {
+        let Some(second) = self.ledger.next_due() else {
+            return IDLE;
+        };
+        let due = Timestamp::from_nanos(second.saturating_mul(SECOND_NS));
+        due.since(self.shared.clock.now())
     }
 
     fn group(&mut self, items: Vec<Item>) {
-        let stamp_now = self.shared.clock.now();
-        let mut events: Vec<Event> = Vec::new();
-        let mut answers: Vec<Answer> = Vec::new();
+        let now = self.shared.clock.now();
+        let mut group = Undurable::default();
         let mut reads = Vec::new();
-        let mut bytes: usize = 0;
+        self.close_due(now, items.is_empty(), &mut group);
         let mut items = VecDeque::from(items);
         while let Some(item) = items.pop_front() {
             match item {
                 Item::Read(read) => reads.push(read),
-                Item::Command {
-                    command,
+                Item::Commands {
+                    commands,
                     reply,
                     ticket,
                 } => {
                     if !ticket.claim() {
                         continue;
                     }
-                    let decided = self.ledger.decide(stamp_now, &command);
-                    for event in &decided.events {
-                        self.ledger.absorb(event);
+                    match self.decide_all(now, &commands, &mut group) {
+                        Some(replies) => group.answers.push((reply, replies)),
+                        None => {
+                            let _ = reply.send(Err(Fault::JournalDown { unknown: true }));
+                        }
                     }
-                    let weights = decided.events.iter().map(Event::weight);
-                    bytes = weights.fold(bytes, usize::saturating_add);
-                    events.extend(decided.events);
-                    answers.push((reply, decided.reply.map_err(Fault::Rejected)));
                 }
             }
-            if bytes.saturating_add(self.ledger.images_weight()) >= GROUP_BYTES_MAX {
-                self.commit(&events, answers);
-                (events, answers, bytes) = (Vec::new(), Vec::new(), 0);
-                if self.breaker.is_open() {
-                    refuse(items.into());
-                    refuse(reads.into_iter().map(Item::Read).collect());
-                    return;
-                }
-            }
-        }
-        self.commit(&events, answers);
-        let durable = (!self.breaker.is_open()).then_some(&self.ledger);
-        for read in reads {
-            read(durable);
-        }
-    }
-
-    /// Makes a decided group durable, then answers it.
-    fn commit(&mut self, events: &[Event], answers: Vec<Answer>) {
-        if !events.is_empty() {
-            let now = self.shared.clock.now();
-            self.ledger.expire_answers(now, FORGET_MAX);
-            if let Some(written) = self.batch(events)
-                && let Err((failure, written)) = self.append(written)
-            {
-                self.journal_failed(&failure, *written);
-                for (reply, answer) in answers {
-                    // A stored answer is withheld too, and its operation was applied long ago.
-                    let unknown = answer.is_ok();
-                    let _ = reply.send(Err(Fault::JournalDown { unknown }));
-                }
+            if self.breaker.is_open() {
+                refuse(items.into());
+                refuse(reads.into_iter().map(Item::Read).collect());
                 return;
             }
         }
-        for (reply, answer) in answers {
-            let _ = reply.send(answer);
+        self.commit(group);
+        let open = self.breaker.is_open();
+        for read in reads {
+            read(match open {
+                true => Err(Fault::JournalDown { unknown: false }),
+                false => Ok(&self.ledger),
+            });
+        }
+    }
+
+    /// Decides the commands of one caller; none where the journal failed on the way.
+    fn decide_all(
+        &mut self,
+        now: Timestamp,
+        commands: &[Command],
+        group: &mut Undurable,
+    ) -> Option<Replies> {
+        let mut replies = Replies::with_capacity(commands.len());
+        for command in commands {
+            if self.is_full(group) {
+                self.commit(std::mem::take(group));
+                if self.breaker.is_open() {
+                    return None;
+                }
+            }
+            let decided = self.ledger.decide(now, command);
+            self.absorb(decided.events, group);
+            replies.push(decided.reply);
+        }
+        Some(replies)
+    }
+
+    fn absorb(&mut self, events: Vec<Event>, group: &mut Undurable) {
+        for event in &events {
+            self.ledger.absorb(event);
+            group.bytes = group.bytes.saturating_add(event.weight());
+        }
+        group.events.extend(events);
+    }
+
+    /// Whether a batch of what is decided so far is as large as it should be.
+    fn is_full(&self, group: &Undurable) -> bool {
+        group.bytes.saturating_add(self.ledger.images_weight()) >= GROUP_BYTES_MAX
+    }
+
+    /// Closes rows whose time is over: more of them when nobody waits.
+    fn close_due(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
+        let most = match idle {
+            true => CLOSE_IDLE_MAX,
+            false => CLOSE_MAX,
+        };
+        let due = self.ledger.close_due(now, most);
+        self.absorb(due, group);
+        self.ledger.sweep(now, most);
+    }
+
+    /// Makes a decided group durable, then answers it.
+    fn commit(&mut self, group: Undurable) {
+        if !group.events.is_empty() {
+            let now = self.shared.clock.now();
+            self.ledger.expire_answers(now, FORGET_MAX);
+        }
+        if (!group.events.is_empty() || self.ledger.images_weight() > 0)
+            && let Some(written) = self.batch(&group.events)
+            && let Err((failure, written)) = self.append(written)
+        {
+            self.journal_failed(&failure, *written);
+            for (reply, replies) in group.answers {
+                // A stored answer is withheld too, and its operation was applied long ago.
+                let unknown = replies.iter().any(Result::is_ok);
+                let _ = reply.send(Err(Fault::JournalDown { unknown }));
+            }
+            return;
+        }
+        for (reply, replies) in group.answers {
+            let _ = reply.send(Ok(replies));
         }
     }
 
@@ -340,9 +405,9 @@ impl Writer {
         if sequence > needed {
             return;
         }
-        let before = self.ledger.sizes().2;
+        let before = self.ledger.sizes().operations;
         self.ledger.forget_answers_before(limit, FORGET_MAX);
-        let forgotten = before.saturating_sub(self.ledger.sizes().2);
+        let forgotten = before.saturating_sub(self.ledger.sizes().operations);
         if forgotten > 0 {
             warn!(
                 forgotten,
@@ -380,12 +445,6 @@ impl Writer {
 
 fn refuse(items: Vec<Item>) {
     for item in items {
-        match item {
-            Item::Command { reply, ticket, .. } => {
-                ticket.withdraw();
-                let _ = reply.send(Err(Fault::JournalDown { unknown: false }));
-            }
-            Item::Read(read) => read(None),
-        }
+        item.refuse(Fault::JournalDown { unknown: false });
     }
 }

@@ -3,59 +3,80 @@
 use std::sync::Arc;
 
 use prost::{Message, Oneof};
-use quota_core::amount::Limit;
-use quota_core::evaluate::{Decision, Finding, Reason, Verdict};
-use quota_core::name::{Id, ResourceKey, SubjectName, SubjectPattern};
-use quota_core::outcome::{Answer, Outcome};
+use quota_core::name::{Id, ResourceKey, SubjectName};
+use quota_core::outcome::{Answer, Outcome, QuotaAnswer};
 use quota_core::quota::Target;
 use quota_core::subject::Subject;
 use quota_core::time::Timestamp;
 
 use super::FormatError;
+use super::quota::{QuotaBody, body_of_quota, quota_of_body};
 use super::record::{
-    AllocationBody, AmountBody, ProfileBody, QuotaBody, ResourceBody, allocation_of_body,
-    amounts_of_bodies, bodies_of_amounts, body_of_allocation, body_of_profile, body_of_quota,
-    body_of_resource, profile_of_body, quota_of_body, resource_of_body,
+    AmountBody, ProfileBody, ResourceBody, amounts_of_bodies, bodies_of_amounts, body_of_profile,
+    body_of_resource, profile_of_body, resource_of_body,
 };
+use super::row::{
+    AllocationBody, HoldBody, allocation_of_body, body_of_allocation, body_of_hold, hold_of_body,
+};
+use super::verdict::{VerdictBody, body_of_verdict, verdict_of_body};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OutcomeBody {
     #[prost(int64, tag = "1")]
     decided: i64,
-    #[prost(oneof = "AnswerBody", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(message, optional, tag = "2")]
     answer: Option<AnswerBody>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct AnswerBody {
+    #[prost(
+        oneof = "KindBody",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
+    kind: Option<KindBody>,
+}
+
 #[derive(Clone, PartialEq, Oneof)]
-enum AnswerBody {
-    #[prost(message, tag = "2")]
+enum KindBody {
+    #[prost(message, tag = "1")]
     Charged(ChargedBody),
-    #[prost(message, tag = "3")]
+    #[prost(message, tag = "2")]
     Released(ReleasedBody),
-    #[prost(message, tag = "4")]
+    #[prost(message, tag = "3")]
     Matching(MatchingBody),
+    #[prost(message, tag = "4")]
+    Renewed(RenewedBody),
     #[prost(message, tag = "5")]
-    Subject(SubjectAnswerBody),
+    Linked(LinkedBody),
     #[prost(message, tag = "6")]
-    Resource(ResourceBody),
+    Reserved(ChargedBody),
     #[prost(message, tag = "7")]
-    Quota(QuotaAnswerBody),
+    Committed(ChargedBody),
     #[prost(message, tag = "8")]
+    Hold(HoldBody),
+    #[prost(message, tag = "9")]
+    Subject(SubjectAnswerBody),
+    #[prost(message, tag = "10")]
+    Resource(ResourceBody),
+    #[prost(message, tag = "11")]
+    Quotas(QuotasAnswerBody),
+    #[prost(message, tag = "12")]
+    Corrected(CorrectedBody),
+    #[prost(message, tag = "13")]
     Deleted(DeletedBody),
+    #[prost(int64, tag = "14")]
+    ClockAccepted(i64),
 }
 
 #[derive(Clone, PartialEq, Message)]
 struct ChargedBody {
-    #[prost(bool, tag = "1")]
-    denied: bool,
-    #[prost(message, repeated, tag = "2")]
-    refusals: Vec<FindingBody>,
-    #[prost(message, repeated, tag = "3")]
-    exceeded: Vec<FindingBody>,
-    #[prost(string, repeated, tag = "4")]
-    unbounded: Vec<String>,
-    #[prost(message, optional, tag = "5")]
+    #[prost(message, optional, tag = "1")]
+    verdict: Option<VerdictBody>,
+    #[prost(message, optional, tag = "2")]
     allocation: Option<AllocationBody>,
+    #[prost(message, optional, tag = "3")]
+    hold: Option<HoldBody>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -77,11 +98,39 @@ struct MatchingBody {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct RenewedBody {
+    #[prost(message, repeated, tag = "1")]
+    renewed: Vec<RenewalBody>,
+    #[prost(string, repeated, tag = "2")]
+    missing: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RenewalBody {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int64, tag = "2")]
+    expires: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinkedBody {
+    #[prost(message, repeated, tag = "1")]
+    members: Vec<AnswerBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct SubjectAnswerBody {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, optional, tag = "2")]
     profile: Option<ProfileBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct QuotasAnswerBody {
+    #[prost(message, repeated, tag = "1")]
+    quotas: Vec<QuotaAnswerBody>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -95,56 +144,68 @@ struct QuotaAnswerBody {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct DeletedBody {}
+struct CorrectedBody {
+    #[prost(message, repeated, tag = "1")]
+    counts: Vec<CountBody>,
+}
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct FindingBody {
+struct CountBody {
     #[prost(string, tag = "1")]
     subject: String,
     #[prost(string, tag = "2")]
     resource: String,
-    #[prost(string, tag = "3")]
-    quota: String,
-    #[prost(string, tag = "4")]
-    pattern: String,
-    #[prost(uint32, tag = "5")]
-    reason: u32,
-    #[prost(oneof = "LimitBody", tags = "6, 7")]
-    limit: Option<LimitBody>,
-    #[prost(int64, tag = "8")]
-    used: i64,
-    #[prost(int64, tag = "9")]
-    held: i64,
-    #[prost(int64, tag = "10")]
-    requested: i64,
-    #[prost(int64, tag = "11")]
-    shortfall: i64,
+    #[prost(int64, tag = "3")]
+    counted: i64,
 }
 
-#[derive(Clone, Copy, PartialEq, Oneof)]
-enum LimitBody {
-    #[prost(int64, tag = "6")]
-    Value(i64),
-    #[prost(bool, tag = "7")]
-    Unlimited(bool),
-}
+#[derive(Clone, PartialEq, Message)]
+struct DeletedBody {}
 
 pub(crate) fn body_of_outcome(outcome: &Outcome) -> OutcomeBody {
-    let answer = match &outcome.answer {
+    OutcomeBody {
+        decided: outcome.decided.nanos(),
+        answer: Some(body_of_answer(&outcome.answer)),
+    }
+}
+
+pub(crate) fn outcome_of_body(body: OutcomeBody) -> Result<Outcome, FormatError> {
+    let answer = body.answer.ok_or_else(|| missing("answer"))?;
+    Ok(Outcome {
+        answer: answer_of_body(answer)?,
+        decided: Timestamp::from_nanos(body.decided),
+    })
+}
+
+fn body_of_answer(answer: &Answer) -> AnswerBody {
+    let kind = match answer {
         Answer::Charged {
             verdict,
             allocation,
-        } => AnswerBody::Charged(ChargedBody {
-            denied: verdict.decision == Decision::Denied,
-            refusals: bodies_of_findings(&verdict.refusals),
-            exceeded: bodies_of_findings(&verdict.exceeded),
-            unbounded: verdict.unbounded.iter().map(ToString::to_string).collect(),
+        } => KindBody::Charged(ChargedBody {
+            verdict: Some(body_of_verdict(verdict)),
             allocation: allocation.as_deref().map(body_of_allocation),
+            hold: None,
         }),
+        Answer::Reserved { verdict, hold } => KindBody::Reserved(ChargedBody {
+            verdict: Some(body_of_verdict(verdict)),
+            allocation: None,
+            hold: hold.as_deref().map(body_of_hold),
+        }),
+        Answer::Committed {
+            verdict,
+            hold,
+            allocation,
+        } => KindBody::Committed(ChargedBody {
+            verdict: Some(body_of_verdict(verdict)),
+            allocation: allocation.as_deref().map(body_of_allocation),
+            hold: Some(body_of_hold(hold)),
+        }),
+        Answer::Hold(hold) => KindBody::Hold(body_of_hold(hold)),
         Answer::Released {
             amounts,
             allocation,
-        } => AnswerBody::Released(ReleasedBody {
+        } => KindBody::Released(ReleasedBody {
             amounts: bodies_of_amounts(amounts),
             allocation: allocation.as_deref().map(body_of_allocation),
         }),
@@ -152,139 +213,136 @@ pub(crate) fn body_of_outcome(outcome: &Outcome) -> OutcomeBody {
             released,
             more,
             amounts,
-        } => AnswerBody::Matching(MatchingBody {
+        } => KindBody::Matching(MatchingBody {
             released: *released,
             more: *more,
             amounts: bodies_of_amounts(amounts),
         }),
-        Answer::Subject(subject) => AnswerBody::Subject(SubjectAnswerBody {
+        Answer::Renewed { renewed, missing } => KindBody::Renewed(RenewedBody {
+            renewed: renewed
+                .iter()
+                .map(|(id, expires)| RenewalBody {
+                    id: id.to_string(),
+                    expires: expires.nanos(),
+                })
+                .collect(),
+            missing: missing.iter().map(ToString::to_string).collect(),
+        }),
+        Answer::Linked(members) => KindBody::Linked(LinkedBody {
+            members: members.iter().map(body_of_answer).collect(),
+        }),
+        Answer::Subject(subject) => KindBody::Subject(SubjectAnswerBody {
             name: subject.name.to_string(),
             profile: Some(body_of_profile(&subject.profile)),
         }),
-        Answer::Resource(resource) => AnswerBody::Resource(body_of_resource(resource)),
-        Answer::Quota {
-            target,
-            quota,
-            warnings,
-        } => AnswerBody::Quota(QuotaAnswerBody {
-            target: target.to_string(),
-            quota: Some(body_of_quota(quota)),
-            warnings: warnings.clone(),
+        Answer::Resource(resource) => KindBody::Resource(body_of_resource(resource)),
+        Answer::Quotas(quotas) => KindBody::Quotas(QuotasAnswerBody {
+            quotas: quotas
+                .iter()
+                .map(|answer| QuotaAnswerBody {
+                    target: answer.target.to_string(),
+                    quota: Some(body_of_quota(&answer.quota)),
+                    warnings: answer.warnings.clone(),
+                })
+                .collect(),
         }),
-        Answer::Deleted => AnswerBody::Deleted(DeletedBody {}),
+        Answer::Corrected(counts) => KindBody::Corrected(CorrectedBody {
+            counts: counts
+                .iter()
+                .map(|(subject, resource, counted)| CountBody {
+                    subject: subject.to_string(),
+                    resource: resource.to_string(),
+                    counted: *counted,
+                })
+                .collect(),
+        }),
+        Answer::Deleted => KindBody::Deleted(DeletedBody {}),
+        Answer::ClockAccepted { offset_ns } => KindBody::ClockAccepted(*offset_ns),
     };
-    OutcomeBody {
-        decided: outcome.decided.nanos(),
-        answer: Some(answer),
-    }
+    AnswerBody { kind: Some(kind) }
 }
 
-pub(crate) fn outcome_of_body(body: OutcomeBody) -> Result<Outcome, FormatError> {
-    let missing = |what| FormatError::damaged(format!("an answer without its {what}"));
-    let row = |body: Option<AllocationBody>| body.map(allocation_of_body).transpose();
-    let answer = match body.answer.ok_or_else(|| missing("kind"))? {
-        AnswerBody::Charged(charged) => Answer::Charged {
-            verdict: Verdict {
-                decision: match charged.denied {
-                    true => Decision::Denied,
-                    false => Decision::Granted,
-                },
-                refusals: findings_of_bodies(charged.refusals)?,
-                exceeded: findings_of_bodies(charged.exceeded)?,
-                unbounded: charged
-                    .unbounded
-                    .iter()
-                    .map(|key| ResourceKey::parse(key))
-                    .collect::<Result<_, _>>()?,
-            },
-            allocation: row(charged.allocation)?.map(Arc::new),
+fn answer_of_body(body: AnswerBody) -> Result<Answer, FormatError> {
+    let row = |body: Option<AllocationBody>| {
+        let row = body.map(allocation_of_body).transpose();
+        row.map(|row| row.map(Arc::new))
+    };
+    let held = |body: Option<HoldBody>| {
+        let hold = body.map(hold_of_body).transpose();
+        hold.map(|hold| hold.map(Arc::new))
+    };
+    let verdict =
+        |body: Option<VerdictBody>| verdict_of_body(body.ok_or_else(|| missing("verdict"))?);
+    Ok(match body.kind.ok_or_else(|| missing("kind"))? {
+        KindBody::Charged(charged) => Answer::Charged {
+            verdict: verdict(charged.verdict)?,
+            allocation: row(charged.allocation)?,
         },
-        AnswerBody::Released(released) => Answer::Released {
+        KindBody::Reserved(charged) => Answer::Reserved {
+            verdict: verdict(charged.verdict)?,
+            hold: held(charged.hold)?,
+        },
+        KindBody::Committed(charged) => Answer::Committed {
+            verdict: verdict(charged.verdict)?,
+            hold: held(charged.hold)?.ok_or_else(|| missing("hold"))?,
+            allocation: row(charged.allocation)?,
+        },
+        KindBody::Hold(hold) => Answer::Hold(Arc::new(hold_of_body(hold)?)),
+        KindBody::Released(released) => Answer::Released {
             amounts: amounts_of_bodies(released.amounts)?,
-            allocation: row(released.allocation)?.map(Arc::new),
+            allocation: row(released.allocation)?,
         },
-        AnswerBody::Matching(matching) => Answer::ReleasedMatching {
+        KindBody::Matching(matching) => Answer::ReleasedMatching {
             released: matching.released,
             more: matching.more,
             amounts: amounts_of_bodies(matching.amounts)?,
         },
-        AnswerBody::Subject(subject) => {
+        KindBody::Renewed(body) => {
+            let renewed = body.renewed.iter().map(|renewal| {
+                let expires = Timestamp::from_nanos(renewal.expires);
+                Ok::<_, FormatError>((Id::parse(&renewal.id)?, expires))
+            });
+            let missing = body.missing.iter().map(|id| Id::parse(id));
+            Answer::Renewed {
+                renewed: renewed.collect::<Result<_, _>>()?,
+                missing: missing.collect::<Result<_, _>>()?,
+            }
+        }
+        KindBody::Linked(linked) => {
+            let members = linked.members.into_iter().map(answer_of_body);
+            Answer::Linked(members.collect::<Result<_, _>>()?)
+        }
+        KindBody::Subject(subject) => {
             let name = SubjectName::parse(&subject.name)?;
             let profile = subject.profile.ok_or_else(|| missing("profile"))?;
             let profile = Arc::new(profile_of_body(profile));
             Answer::Subject(Box::new(Subject::new(name, profile)))
         }
-        AnswerBody::Resource(resource) => Answer::Resource(Arc::new(resource_of_body(resource)?)),
-        AnswerBody::Quota(quota) => Answer::Quota {
-            target: Target::parse(&quota.target)?,
-            quota: Arc::new(quota_of_body(quota.quota.ok_or_else(|| missing("quota"))?)?),
-            warnings: quota.warnings,
-        },
-        AnswerBody::Deleted(DeletedBody {}) => Answer::Deleted,
-    };
-    Ok(Outcome {
-        answer,
-        decided: Timestamp::from_nanos(body.decided),
+        KindBody::Resource(resource) => Answer::Resource(Arc::new(resource_of_body(resource)?)),
+        KindBody::Quotas(body) => {
+            let quotas = body.quotas.into_iter().map(|answer| {
+                let quota = answer.quota.ok_or_else(|| missing("quota"))?;
+                Ok::<_, FormatError>(QuotaAnswer {
+                    target: Target::parse(&answer.target)?,
+                    quota: Arc::new(quota_of_body(quota)?),
+                    warnings: answer.warnings,
+                })
+            });
+            Answer::Quotas(quotas.collect::<Result<_, _>>()?)
+        }
+        KindBody::Corrected(body) => {
+            let counts = body.counts.into_iter().map(|count| {
+                let subject = SubjectName::parse(&count.subject)?;
+                let resource = ResourceKey::parse(&count.resource)?;
+                Ok::<_, FormatError>((subject, resource, count.counted))
+            });
+            Answer::Corrected(counts.collect::<Result<_, _>>()?)
+        }
+        KindBody::Deleted(DeletedBody {}) => Answer::Deleted,
+        KindBody::ClockAccepted(offset_ns) => Answer::ClockAccepted { offset_ns },
     })
 }
 
-pub(crate) fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
-    let text = |text: Option<String>| text.unwrap_or_default();
-    findings
-        .iter()
-        .map(|finding| FindingBody {
-            subject: finding.subject.to_string(),
-            resource: finding.resource.to_string(),
-            quota: text(finding.quota.as_ref().map(ToString::to_string)),
-            pattern: text(finding.pattern.as_ref().map(ToString::to_string)),
-            reason: match finding.reason {
-                Reason::Limit => 1,
-                Reason::TooLarge => 4,
-                Reason::NoQuota => 5,
-            },
-            limit: finding.limit.map(|limit| match limit {
-                Limit::Value(value) => LimitBody::Value(value),
-                Limit::Unlimited => LimitBody::Unlimited(true),
-            }),
-            used: finding.used,
-            held: finding.held,
-            requested: finding.requested,
-            shortfall: finding.shortfall,
-        })
-        .collect()
-}
-
-fn findings_of_bodies(bodies: Vec<FindingBody>) -> Result<Vec<Finding>, FormatError> {
-    bodies.into_iter().map(finding_of_body).collect()
-}
-
-fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError> {
-    let quota = match body.quota.as_str() {
-        "" => None,
-        id => Some(Id::parse(id)?),
-    };
-    let pattern = match body.pattern.as_str() {
-        "" => None,
-        pattern => Some(SubjectPattern::parse(pattern)?),
-    };
-    Ok(Finding {
-        subject: SubjectName::parse(&body.subject)?,
-        resource: ResourceKey::parse(&body.resource)?,
-        quota,
-        pattern,
-        reason: match body.reason {
-            1 => Reason::Limit,
-            4 => Reason::TooLarge,
-            5 => Reason::NoQuota,
-            other => return Err(FormatError::damaged(format!("refusal reason {other}"))),
-        },
-        limit: body.limit.map(|limit| match limit {
-            LimitBody::Value(value) => Limit::Value(value),
-            LimitBody::Unlimited(_) => Limit::Unlimited,
-        }),
-        used: body.used,
-        held: body.held,
-        requested: body.requested,
-        shortfall: body.shortfall,
-    })
+fn missing(what: &str) -> FormatError {
+    FormatError::damaged(format!("an answer without its {what}"))
 }

@@ -4,24 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message;
-use quota_core::allocation::{Allocation, AllocationKey};
-use quota_core::amount::{Account, Limit};
-use quota_core::charge::charge_set;
+use quota_core::account::{Account, Count};
+use quota_core::allocation::AllocationKey;
+use quota_core::ends::Ends;
+use quota_core::hold::HoldKey;
 use quota_core::name::{Id, ResourceKey, SubjectName};
-use quota_core::quota::{Origin, Quota, QuotaList, Target};
+use quota_core::quota::{QuotaList, Target};
+use quota_core::rate::Bucket;
 use quota_core::record::{Floor, Image, Meta, Record, RecordKey};
 use quota_core::resource::{Kind, Resource, WithoutQuota};
 use quota_core::subject::Profile;
 use quota_core::time::Timestamp;
 
 use super::FormatError;
+use super::quota::{
+    PeriodBody, QuotaBody, body_of_period, body_of_quota, period_of_body, quota_of_body,
+};
+use super::row::{
+    AllocationBody, HoldBody, allocation_of_body, body_of_allocation, body_of_hold, hold_of_body,
+};
 
 const META: u8 = b'm';
 const RESOURCE: u8 = b'r';
 const SUBJECT: u8 = b's';
 const QUOTAS: u8 = b't';
 const ALLOCATION: u8 = b'u';
-const FLOOR: u8 = b'v';
+const HOLD: u8 = b'v';
+const DYING: u8 = b'w';
+const FLOOR: u8 = b'x';
 
 /// The key of a row: a byte for the kind, in the order in which records are laid out, and the name.
 pub(crate) fn key_bytes(key: &RecordKey) -> Vec<u8> {
@@ -31,6 +41,8 @@ pub(crate) fn key_bytes(key: &RecordKey) -> Vec<u8> {
         RecordKey::Subject(name) => (SUBJECT, name.as_str()),
         RecordKey::Quotas(target) => (QUOTAS, target.as_str()),
         RecordKey::Allocation(key) => (ALLOCATION, key.as_str()),
+        RecordKey::Hold(key) => (HOLD, key.as_str()),
+        RecordKey::Dying(name) => (DYING, name.as_str()),
         RecordKey::Floor(lane) => (FLOOR, &**lane),
     };
     let mut bytes = Vec::with_capacity(name.len().saturating_add(1));
@@ -51,6 +63,8 @@ pub(crate) fn key_of_bytes(bytes: &[u8]) -> Result<RecordKey, FormatError> {
         SUBJECT => RecordKey::Subject(SubjectName::parse(name)?),
         QUOTAS => RecordKey::Quotas(Target::parse(name)?),
         ALLOCATION => RecordKey::Allocation(AllocationKey::from_stored(name)),
+        HOLD => RecordKey::Hold(HoldKey::from_stored(name)),
+        DYING => RecordKey::Dying(SubjectName::parse(name)?),
         FLOOR => RecordKey::Floor(name.into()),
         other => return Err(FormatError::damaged(format!("a key of kind {other}"))),
     })
@@ -150,6 +164,44 @@ struct AccountBody {
     used: i64,
     #[prost(int64, tag = "3")]
     held: i64,
+    #[prost(message, repeated, tag = "4")]
+    counts: Vec<CountBody>,
+    #[prost(message, repeated, tag = "5")]
+    buckets: Vec<BucketBody>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CountBody {
+    #[prost(message, optional, tag = "1")]
+    period: Option<PeriodBody>,
+    #[prost(int64, tag = "2")]
+    start: i64,
+    #[prost(int64, tag = "3")]
+    opened: i64,
+    #[prost(int64, tag = "4")]
+    used: i64,
+}
+
+/// What is owed is 128 bits wide: units × nanoseconds of the interval.
+#[derive(Clone, PartialEq, Message)]
+struct BucketBody {
+    #[prost(string, tag = "1")]
+    quota: String,
+    #[prost(uint64, tag = "2")]
+    owed_high: u64,
+    #[prost(uint64, tag = "3")]
+    owed_low: u64,
+    #[prost(int64, tag = "4")]
+    interval_ns: i64,
+    #[prost(int64, tag = "5")]
+    at: i64,
+}
+
+/// A deleted subject whose subtree is not swept yet.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct DyingBody {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -159,62 +211,11 @@ struct QuotasBody {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct QuotaBody {
-    #[prost(string, tag = "1")]
-    resource: String,
-    #[prost(string, tag = "2")]
-    id: String,
-    /// Absent: unlimited.
-    #[prost(int64, optional, tag = "3")]
-    limit: Option<i64>,
-    #[prost(int64, optional, tag = "4")]
-    max_request: Option<i64>,
-    #[prost(string, tag = "5")]
-    display_name: String,
-    #[prost(btree_map = "string, string", tag = "6")]
-    labels: BTreeMap<String, String>,
-    #[prost(uint32, tag = "7")]
-    origin: u32,
-    #[prost(int64, tag = "8")]
-    created: i64,
-    #[prost(int64, tag = "9")]
-    updated: i64,
-    #[prost(uint64, tag = "10")]
-    version: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(crate) struct AmountBody {
     #[prost(string, tag = "1")]
     pub(crate) resource: String,
     #[prost(int64, tag = "2")]
     pub(crate) amount: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct AllocationBody {
-    #[prost(string, tag = "1")]
-    pub(crate) subject: String,
-    #[prost(string, repeated, tag = "2")]
-    also: Vec<String>,
-    #[prost(uint64, repeated, tag = "3")]
-    incarnations: Vec<u64>,
-    #[prost(string, tag = "4")]
-    id: String,
-    #[prost(message, repeated, tag = "5")]
-    amounts: Vec<AmountBody>,
-    #[prost(uint64, tag = "6")]
-    generation: u64,
-    #[prost(btree_map = "string, string", tag = "7")]
-    labels: BTreeMap<String, String>,
-    #[prost(string, tag = "8")]
-    source: String,
-    #[prost(string, tag = "9")]
-    purpose: String,
-    #[prost(int64, tag = "10")]
-    created: i64,
-    #[prost(int64, tag = "11")]
-    updated: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -238,17 +239,17 @@ pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
             profile: Some(body_of_profile(profile)),
             accounts: accounts
                 .iter()
-                .map(|(resource, account)| AccountBody {
-                    resource: resource.to_string(),
-                    used: account.used,
-                    held: account.held,
-                })
+                .map(|(resource, account)| body_of_account(resource, account))
                 .collect(),
         }),
         Record::Quotas(quotas) => super::versioned_bytes(&QuotasBody {
             quotas: quotas.iter().map(|quota| body_of_quota(quota)).collect(),
         }),
         Record::Allocation(allocation) => super::versioned_bytes(&body_of_allocation(allocation)),
+        Record::Hold(hold) => super::versioned_bytes(&body_of_hold(hold)),
+        Record::Dying(revision) => super::versioned_bytes(&DyingBody {
+            revision: *revision,
+        }),
         Record::Floor(floor) => super::versioned_bytes(&body_of_floor(floor)),
     }
 }
@@ -271,11 +272,7 @@ pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, F
             let profile = body
                 .profile
                 .ok_or_else(|| FormatError::damaged("a subject without a profile"))?;
-            let accounts = body.accounts.into_iter().map(|account| {
-                let resource = ResourceKey::parse(&account.resource)?;
-                let (used, held) = (account.used, account.held);
-                Ok((resource, Account { used, held }))
-            });
+            let accounts = body.accounts.into_iter().map(account_of_body);
             Record::Subject {
                 profile: Arc::new(profile_of_body(profile)),
                 accounts: accounts.collect::<Result<_, FormatError>>()?,
@@ -291,8 +288,71 @@ pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, F
         RecordKey::Allocation(_) => Record::Allocation(Arc::new(allocation_of_body(
             AllocationBody::decode(bytes)?,
         )?)),
+        RecordKey::Hold(_) => Record::Hold(Arc::new(hold_of_body(HoldBody::decode(bytes)?)?)),
+        RecordKey::Dying(_) => Record::Dying(DyingBody::decode(bytes)?.revision),
         RecordKey::Floor(_) => Record::Floor(floor_of_body(FloorBody::decode(bytes)?)),
     })
+}
+
+fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
+    let bucket = |(quota, bucket): &(Id, Bucket)| {
+        let (owed, interval_ns, at) = bucket.parts();
+        let bytes = owed.to_be_bytes();
+        let (high, low) = bytes.split_at(8);
+        let half = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
+        BucketBody {
+            quota: quota.to_string(),
+            owed_high: half(high),
+            owed_low: half(low),
+            interval_ns,
+            at: at.nanos(),
+        }
+    };
+    AccountBody {
+        resource: resource.to_string(),
+        used: account.used,
+        held: account.held,
+        counts: account
+            .counts
+            .iter()
+            .map(|count| CountBody {
+                period: Some(body_of_period(&count.period)),
+                start: count.start.nanos(),
+                opened: count.opened.nanos(),
+                used: count.used,
+            })
+            .collect(),
+        buckets: account.buckets.iter().map(bucket).collect(),
+    }
+}
+
+fn account_of_body(body: AccountBody) -> Result<(ResourceKey, Account), FormatError> {
+    let counts = body.counts.into_iter().map(|count| {
+        Ok::<_, FormatError>(Count {
+            period: period_of_body(count.period.as_ref())?,
+            start: Timestamp::from_nanos(count.start),
+            opened: Timestamp::from_nanos(count.opened),
+            used: count.used,
+        })
+    });
+    let buckets = body.buckets.into_iter().map(|bucket| {
+        let mut bytes = [0; 16];
+        let (high, low) = bytes.split_at_mut(8);
+        high.copy_from_slice(&bucket.owed_high.to_be_bytes());
+        low.copy_from_slice(&bucket.owed_low.to_be_bytes());
+        let owed = i128::from_be_bytes(bytes);
+        let at = Timestamp::from_nanos(bucket.at);
+        let bucket_then = Bucket::of_parts(owed, bucket.interval_ns, at);
+        Ok::<_, FormatError>((Id::parse(&bucket.quota)?, bucket_then))
+    });
+    let account = Account {
+        used: body.used,
+        held: body.held,
+        ends: Ends::default(),
+        counts: counts.collect::<Result<_, _>>()?,
+        buckets: buckets.collect::<Result<_, _>>()?,
+    };
+    Ok((ResourceKey::parse(&body.resource)?, account))
 }
 
 fn body_of_floor(floor: &Floor) -> FloorBody {
@@ -377,102 +437,6 @@ pub(crate) fn profile_of_body(body: ProfileBody) -> Profile {
         updated: Timestamp::from_nanos(body.updated),
         version: body.version,
     }
-}
-
-pub(crate) fn body_of_quota(quota: &Quota) -> QuotaBody {
-    QuotaBody {
-        resource: quota.resource.to_string(),
-        id: quota.id.to_string(),
-        limit: match quota.limit {
-            Limit::Value(value) => Some(value),
-            Limit::Unlimited => None,
-        },
-        max_request: quota.max_request,
-        display_name: quota.display_name.clone(),
-        labels: quota.labels.clone(),
-        origin: match quota.origin {
-            Origin::Default => 1,
-            Origin::Template => 2,
-            Origin::Policy => 3,
-            Origin::Override => 4,
-            Origin::Automatic => 5,
-        },
-        created: quota.created.nanos(),
-        updated: quota.updated.nanos(),
-        version: quota.version,
-    }
-}
-
-pub(crate) fn quota_of_body(body: QuotaBody) -> Result<Quota, FormatError> {
-    Ok(Quota {
-        resource: ResourceKey::parse(&body.resource)?,
-        id: Id::parse(&body.id)?,
-        limit: body.limit.map_or(Limit::Unlimited, Limit::Value),
-        max_request: body.max_request,
-        display_name: body.display_name,
-        labels: body.labels,
-        origin: match body.origin {
-            1 => Origin::Default,
-            2 => Origin::Template,
-            3 => Origin::Policy,
-            4 => Origin::Override,
-            5 => Origin::Automatic,
-            other => return Err(FormatError::damaged(format!("quota origin {other}"))),
-        },
-        created: Timestamp::from_nanos(body.created),
-        updated: Timestamp::from_nanos(body.updated),
-        version: body.version,
-    })
-}
-
-pub(crate) fn body_of_allocation(allocation: &Allocation) -> AllocationBody {
-    AllocationBody {
-        subject: allocation.subject.to_string(),
-        also: allocation.also.iter().map(ToString::to_string).collect(),
-        incarnations: allocation.incarnations.clone(),
-        id: allocation
-            .id
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        amounts: bodies_of_amounts(&allocation.amounts),
-        generation: allocation.generation,
-        labels: allocation.labels.clone(),
-        source: allocation.source.clone(),
-        purpose: allocation.purpose.clone(),
-        created: allocation.created.nanos(),
-        updated: allocation.updated.nanos(),
-    }
-}
-
-pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, FormatError> {
-    let subject = SubjectName::parse(&body.subject)?;
-    let also: Vec<SubjectName> = body
-        .also
-        .iter()
-        .map(|name| SubjectName::parse(name))
-        .collect::<Result<_, _>>()?;
-    let id = match body.id.as_str() {
-        "" => None,
-        id => Some(Id::parse(id)?),
-    };
-    if charge_set(&subject, &also).len() != body.incarnations.len() {
-        return Err(FormatError::damaged("a charge set of another size"));
-    }
-    Ok(Allocation {
-        key: AllocationKey::new(&subject, id.as_ref(), &also),
-        subject,
-        also,
-        incarnations: body.incarnations,
-        id,
-        amounts: amounts_of_bodies(body.amounts)?,
-        generation: body.generation,
-        labels: body.labels,
-        source: body.source,
-        purpose: body.purpose,
-        created: Timestamp::from_nanos(body.created),
-        updated: Timestamp::from_nanos(body.updated),
-    })
 }
 
 pub(crate) fn bodies_of_amounts(amounts: &[(ResourceKey, i64)]) -> Vec<AmountBody> {

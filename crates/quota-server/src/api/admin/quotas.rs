@@ -1,19 +1,21 @@
 //! Quotas.
 
 use quota_core::Ledger;
-use quota_core::amount::AMOUNT_MAX;
 use quota_core::command::{Action, Existence, SetQuota};
 use quota_core::labels::ROW_LABELS_MAX;
 use quota_core::name::{Id, ResourceKey, SubjectName, is_within};
-use quota_core::outcome::{Answer, Reply};
-use quota_core::quota::{Origin, QuotaList, Target};
+use quota_core::outcome::{Answer, QuotaAnswer, Reply};
+use quota_core::quota::{QuotaList, Target, default_id};
 use quota_core::rejection::Rejection;
 use quota_proto::v1;
 use tonic::Status;
 
 use super::{Admin, existence};
-use crate::api::from_proto::{Caller, DISPLAY_BYTES_MAX, Identity, Reader};
+use crate::api::from_proto::{Caller, Identity, Reader, admin_identity, read_quota, read_target};
 use crate::api::{execute, page, status, to_proto, unexpected};
+
+/// Most quotas that one call changes.
+const BATCH_MAX: usize = 1000;
 
 impl Admin {
     pub(super) async fn create_quota(
@@ -22,8 +24,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::CreateQuotaResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("CreateQuota", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "CreateQuota", request);
         let etag = request.quota.as_ref().is_some_and(|q| !q.etag.is_empty());
         if etag {
             reader.wrong("quota.etag", "must be empty: there is no version yet");
@@ -45,8 +46,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::UpdateQuotaResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("UpdateQuota", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "UpdateQuota", request);
         let existence = existence(request.allow_missing);
         let set = read(reader, request.quota, existence, request.force)?;
         let (reply, operation_id) = self.set_quota(caller, identity, set).await?;
@@ -59,14 +59,80 @@ impl Admin {
         })
     }
 
+    pub(super) async fn batch_update_quotas(
+        &self,
+        mut request: v1::BatchUpdateQuotasRequest,
+        caller: Caller,
+    ) -> Result<v1::BatchUpdateQuotasResponse, Status> {
+        let mut reader = Reader::default();
+        let identity = admin_identity!(reader, "BatchUpdateQuotas", request);
+        let size = request.requests.len();
+        if !(1..=BATCH_MAX).contains(&size) {
+            reader.wrong("requests", format!("has {size} quotas; 1 to {BATCH_MAX}"));
+            request.requests.clear();
+        }
+        let mut sets = Vec::with_capacity(size);
+        for (at, one) in request.requests.into_iter().enumerate() {
+            let mut part = Reader::default();
+            if !one.operation_id.is_empty() || one.validate_only {
+                part.wrong("operation_id", "and validate_only are those of the batch");
+            }
+            let existence = existence(one.allow_missing);
+            sets.push(read_quota(&mut part, one.quota, existence, one.force));
+            reader.take_over(&format!("requests[{at}]"), part);
+        }
+        reader.finish()?;
+        let action = Action::SetQuotas(sets);
+        let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
+        let responses = quotas_of(&reply)?.iter().map(|answer| {
+            let (quota, warnings) = shown(answer, &reply);
+            v1::UpdateQuotaResponse {
+                quota: Some(quota),
+                warnings,
+                operation_id: String::new(),
+                replayed: reply.replayed,
+            }
+        });
+        Ok(v1::BatchUpdateQuotasResponse {
+            responses: responses.collect(),
+            operation_id,
+            replayed: reply.replayed,
+        })
+    }
+
+    pub(super) async fn explain_quota(
+        &self,
+        request: v1::ExplainQuotaRequest,
+        _: Caller,
+    ) -> Result<v1::ExplainQuotaResponse, Status> {
+        let mut reader = Reader::default();
+        let subject = reader.subject("subject", &request.subject);
+        let also = reader.also(&subject, &request.also);
+        let resource = reader.resource("resource", &request.resource);
+        reader.finish()?;
+        let resource = resource.unwrap_or_else(stand_in);
+        let views = self.engine.views();
+        if views.tables().resources.get(resource.as_str()).is_none() {
+            return Err(status::of_rejection(&Rejection::ResourceUnknown(resource)));
+        }
+        let snapshot = views.snapshot(&subject, &also);
+        let now = self.engine.clock().now();
+        let scene = snapshot.scene(now);
+        let least = scene.effective_limits(&resource);
+        Ok(v1::ExplainQuotaResponse {
+            quotas: to_proto::explained(&scene, &resource, now),
+            effective_limits: to_proto::effective_limits(&resource, &least),
+            read_time: Some(to_proto::timestamp(now)),
+        })
+    }
+
     pub(super) async fn delete_quota(
         &self,
         mut request: v1::DeleteQuotaRequest,
         caller: Caller,
     ) -> Result<v1::DeleteQuotaResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("DeleteQuota", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "DeleteQuota", request);
         let (target, resource, id) = read_key(
             reader,
             &request.subject,
@@ -102,21 +168,21 @@ impl Admin {
         let quota = match &target {
             Target::Subject(name) => views
                 .subject(name.as_str())
-                .and_then(|subject| subject.quotas.find(&resource, &id).cloned()),
+                .and_then(|subject| subject.quotas.find_or_only(&resource, id.as_ref()).cloned()),
             Target::Pattern(pattern) => views
                 .tables()
                 .defaults
                 .get(pattern)
-                .and_then(|entry| entry.quotas.find(&resource, &id).cloned()),
+                .and_then(|entry| entry.quotas.find_or_only(&resource, id.as_ref()).cloned()),
         };
         match quota {
             Some(quota) => Ok(v1::GetQuotaResponse {
-                quota: Some(to_proto::quota(&target, &quota)),
+                quota: Some(to_proto::quota(&target, &quota, self.engine.clock().now())),
             }),
             None => Err(status::of_rejection(&Rejection::QuotaUnknown {
+                id: id.unwrap_or_else(|| default_id(&resource, None, None)),
                 target,
                 resource,
-                id,
             })),
         }
     }
@@ -133,9 +199,22 @@ impl Admin {
         };
         let only = reader.resource_filter(&request.resource);
         let size = page::size(&mut reader, request.page_size);
-        let filter = format!("ListQuotas {prefix} {}", request.resource);
+        let state = v1::QuotaState::try_from(request.state).unwrap_or_else(|_| {
+            let text = format!(
+                "{} is no state; ACTIVE, DISABLED or SUSPENDED",
+                request.state
+            );
+            reader.wrong("state", text);
+            v1::QuotaState::Unspecified
+        });
+        let labels = reader.labels("labels", request.labels, ROW_LABELS_MAX);
+        let filter = format!(
+            "ListQuotas {prefix} {} {} {labels:?}",
+            request.resource, request.state
+        );
         let after = page::after(&mut reader, &filter, &request.page_token);
         reader.finish()?;
+        let now = self.engine.clock().now();
         let read = self.engine.read(move |ledger| {
             page::collect(
                 entries(ledger, &prefix, &after),
@@ -143,8 +222,12 @@ impl Admin {
                 |entry| entry.position.clone(),
                 |entry| {
                     let quota = entry.quota.as_ref()?;
-                    let wanted = only.as_ref().is_none_or(|only| *only == quota.resource);
-                    wanted.then(|| to_proto::quota(&entry.target, quota))
+                    let shown = to_proto::quota(&entry.target, quota, now);
+                    let fits = only.as_ref().is_none_or(|only| *only == quota.resource);
+                    let any = state == v1::QuotaState::Unspecified;
+                    let bears = |(key, value)| quota.labels.get(key) == Some(value);
+                    let wanted = fits && (any || shown.state() == state);
+                    (wanted && labels.iter().all(bears)).then_some(shown)
                 },
             )
         });
@@ -161,7 +244,7 @@ impl Admin {
         identity: Identity,
         set: SetQuota,
     ) -> Result<(Reply, String), Status> {
-        execute(&self.engine, caller, identity, Action::SetQuota(set)).await
+        execute(&self.engine, caller, identity, Action::SetQuotas(vec![set])).await
     }
 }
 
@@ -226,124 +309,53 @@ fn entries<'a>(
         .filter(move |entry| entry.position > position)
 }
 
+fn read_key(
+    mut reader: Reader,
+    subject: &str,
+    resource: &str,
+    id: &str,
+) -> Result<(Target, ResourceKey, Option<Id>), Status> {
+    let target = read_target(&mut reader, "subject", subject);
+    let resource = reader
+        .resource("resource", resource)
+        .unwrap_or_else(stand_in);
+    let id = reader.id("quota_id", id);
+    reader.finish()?;
+    Ok((target, resource, id))
+}
+
+/// The fields of a quota in a list of requests.
 fn read(
     mut reader: Reader,
     quota: Option<v1::Quota>,
     existence: Existence,
     force: bool,
 ) -> Result<SetQuota, Status> {
-    if quota.is_none() {
-        reader.wrong("quota", "is missing");
-    }
-    let quota = quota.unwrap_or_default();
-    let target = read_target(&mut reader, "quota.subject", &quota.subject);
-    let resource = reader
-        .resource("quota.resource", &quota.resource)
-        .unwrap_or_else(stand_in);
-    let id = match reader.id("quota.quota_id", &quota.quota_id) {
-        Some(id) => id,
-        None => default_id(&resource),
-    };
-    let deny = [v1::Enforcement::Unspecified, v1::Enforcement::Deny];
-    let denies = v1::Enforcement::try_from(quota.enforcement).is_ok_and(|e| deny.contains(&e));
-    reader.unsupported(
-        "quota.enforcement",
-        !denies,
-        "another enforcement than DENY",
-    );
-    let active = [v1::QuotaState::Unspecified, v1::QuotaState::Active];
-    let is_active = v1::QuotaState::try_from(quota.state).is_ok_and(|s| active.contains(&s));
-    reader.unsupported("quota.state", !is_active, "another state than ACTIVE");
-    reader.unsupported(
-        "quota.near_percent",
-        quota.near_percent.is_some(),
-        "a near share",
-    );
-    let validity = [
-        ("quota.valid_from_time", quota.valid_from_time.is_some()),
-        ("quota.valid_until_time", quota.valid_until_time.is_some()),
-    ];
-    for (field, present) in validity {
-        reader.unsupported(field, present, "a validity range");
-    }
-    if let Some(most) = quota.max_request
-        && !(1..=AMOUNT_MAX).contains(&most)
-    {
-        let text = format!("is {most}; 1 to {AMOUNT_MAX} base units, or absent");
-        reader.wrong("quota.max_request", text);
-    }
-    let display_name = quota.display_name;
-    let set = SetQuota {
-        limit: reader.limit("quota.limit", quota.limit),
-        max_request: quota.max_request,
-        display_name: reader.text("quota.display_name", display_name, DISPLAY_BYTES_MAX),
-        labels: reader.labels("quota.labels", quota.labels, ROW_LABELS_MAX),
-        origin: read_origin(&mut reader, quota.origin, &target),
-        target,
-        resource,
-        id,
-        existence,
-        etag: quota.etag,
-        force,
-    };
+    let set = read_quota(&mut reader, quota, existence, force);
     reader.finish()?;
     Ok(set)
 }
 
-fn read_origin(reader: &mut Reader, origin: i32, target: &Target) -> Origin {
-    match (v1::QuotaOrigin::try_from(origin), target) {
-        (Ok(v1::QuotaOrigin::Unspecified), Target::Pattern(_)) => Origin::Default,
-        (Ok(v1::QuotaOrigin::Unspecified), Target::Subject(_)) => Origin::Override,
-        (Ok(v1::QuotaOrigin::Default), _) => Origin::Default,
-        (Ok(v1::QuotaOrigin::Template), _) => Origin::Template,
-        (Ok(v1::QuotaOrigin::Policy), _) => Origin::Policy,
-        (Ok(v1::QuotaOrigin::Override), _) => Origin::Override,
-        (Ok(v1::QuotaOrigin::Automatic), _) => Origin::Automatic,
-        (Err(_), _) => {
-            reader.wrong("quota.origin", format!("{origin} is no origin"));
-            Origin::Override
-        }
-    }
-}
-
-fn read_key(
-    mut reader: Reader,
-    subject: &str,
-    resource: &str,
-    id: &str,
-) -> Result<(Target, ResourceKey, Id), Status> {
-    let target = read_target(&mut reader, "subject", subject);
-    let resource = reader
-        .resource("resource", resource)
-        .unwrap_or_else(stand_in);
-    let id = reader
-        .id("quota_id", id)
-        .unwrap_or_else(|| default_id(&resource));
-    reader.finish()?;
-    Ok((target, resource, id))
-}
-
-fn read_target(reader: &mut Reader, field: &str, text: &str) -> Target {
-    Target::parse(text).unwrap_or_else(|error| {
-        reader.wrong(field, error.0);
-        Target::Subject(SubjectName::system())
-    })
-}
-
-/// C4.2: without an id a quota is named after its resource.
-fn default_id(resource: &ResourceKey) -> Id {
-    Id::parse(resource.as_str()).expect("every resource key is an id")
-}
-
-fn quota_of(reply: &Reply) -> Result<(v1::Quota, Vec<String>), Status> {
+/// What is answered to the change of quotas.
+fn quotas_of(reply: &Reply) -> Result<&[QuotaAnswer], Status> {
     match &reply.outcome.answer {
-        Answer::Quota {
-            target,
-            quota,
-            warnings,
-        } => Ok((to_proto::quota(target, quota), warnings.clone())),
+        Answer::Quotas(answers) => Ok(answers),
         other => Err(unexpected(other)),
     }
+}
+
+/// The same for one.
+fn quota_of(reply: &Reply) -> Result<(v1::Quota, Vec<String>), Status> {
+    match quotas_of(reply)? {
+        [answer] => Ok(shown(answer, reply)),
+        _ => Err(unexpected(&reply.outcome.answer)),
+    }
+}
+
+fn shown(answer: &QuotaAnswer, reply: &Reply) -> (v1::Quota, Vec<String>) {
+    let now = reply.outcome.decided;
+    let quota = to_proto::quota(&answer.target, &answer.quota, now);
+    (quota, answer.warnings.clone())
 }
 
 /// Never used: a bad key does not get past its reader.

@@ -10,7 +10,7 @@ use quota_proto::v1;
 use tonic::Status;
 
 use super::{Admin, existence};
-use crate::api::from_proto::{Caller, DISPLAY_BYTES_MAX, Identity, Reader};
+use crate::api::from_proto::{Caller, DISPLAY_BYTES_MAX, Identity, Reader, admin_identity};
 use crate::api::{execute, page, status, to_proto, unexpected};
 
 /// Longest name of a unit, in bytes.
@@ -23,8 +23,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::CreateResourceResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("CreateResource", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "CreateResource", request);
         let etag = request
             .resource
             .as_ref()
@@ -47,8 +46,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::UpdateResourceResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("UpdateResource", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "UpdateResource", request);
         let set = read(reader, request.resource, existence(request.allow_missing))?;
         let (reply, operation_id) = self.set_resource(caller, identity, set).await?;
         Ok(v1::UpdateResourceResponse {
@@ -64,8 +62,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::DeleteResourceResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("DeleteResource", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "DeleteResource", request);
         let key = reader.resource("key", &request.key);
         reader.finish()?;
         let action = Action::DeleteResource {
@@ -103,19 +100,28 @@ impl Admin {
     ) -> Result<v1::ListResourcesResponse, Status> {
         let mut reader = Reader::default();
         let size = page::size(&mut reader, request.page_size);
-        let filter = "ListResources";
-        let after = page::after(&mut reader, filter, &request.page_token);
+        let only = v1::ResourceKind::try_from(request.kind).unwrap_or_else(|_| {
+            let text = format!("{} is no kind, such as RESOURCE_KIND_COUNTER", request.kind);
+            reader.wrong("kind", text);
+            v1::ResourceKind::Unspecified
+        });
+        let filter = format!("ListResources {}", request.kind);
+        let after = page::after(&mut reader, &filter, &request.page_token);
         reader.finish()?;
         let tables = self.engine.views().tables();
         let (resources, next) = page::collect(
             tables.resources.after(&after),
             size,
             |resource| resource.key.to_string(),
-            |resource| Some(to_proto::resource(resource)),
+            |resource| {
+                let any = only == v1::ResourceKind::Unspecified;
+                let fits = any || to_proto::kind(resource.kind) == only;
+                fits.then(|| to_proto::resource(resource))
+            },
         );
         Ok(v1::ListResourcesResponse {
             resources,
-            next_page_token: next.map_or(String::new(), |last| page::token(filter, &last)),
+            next_page_token: next.map_or(String::new(), |last| page::token(&filter, &last)),
         })
     }
 
@@ -154,10 +160,6 @@ fn read(
             Kind::Allocation
         }
     };
-    if kind != Kind::Allocation && existence == Existence::New {
-        let what = format!("the kind {}", kind.name());
-        reader.unsupported("resource.kind", true, &what);
-    }
     if resource.base_unit.is_empty() {
         reader.wrong(
             "resource.base_unit",

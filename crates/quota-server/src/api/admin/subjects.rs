@@ -8,7 +8,7 @@ use quota_proto::v1;
 use tonic::Status;
 
 use super::{Admin, existence};
-use crate::api::from_proto::{Caller, DISPLAY_BYTES_MAX, Identity, Reader};
+use crate::api::from_proto::{Caller, DISPLAY_BYTES_MAX, Identity, Reader, admin_identity};
 use crate::api::{execute, page, status, to_proto, unexpected};
 
 impl Admin {
@@ -18,8 +18,7 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::CreateSubjectResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("CreateSubject", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "CreateSubject", request);
         let etag = request.subject.as_ref().is_some_and(|s| !s.etag.is_empty());
         if etag {
             reader.wrong("subject.etag", "must be empty: there is no version yet");
@@ -39,12 +38,31 @@ impl Admin {
         caller: Caller,
     ) -> Result<v1::UpdateSubjectResponse, Status> {
         let mut reader = Reader::default();
-        let id = std::mem::take(&mut request.operation_id);
-        let identity = reader.identity("UpdateSubject", &request, &id, None, String::new());
+        let identity = admin_identity!(reader, "UpdateSubject", request);
         let set = read(reader, request.subject, existence(request.allow_missing))?;
         let (reply, operation_id) = self.set_subject(caller, identity, set).await?;
         Ok(v1::UpdateSubjectResponse {
             subject: Some(subject_of(&reply)?),
+            operation_id,
+            replayed: reply.replayed,
+        })
+    }
+
+    pub(super) async fn delete_subject(
+        &self,
+        mut request: v1::DeleteSubjectRequest,
+        caller: Caller,
+    ) -> Result<v1::DeleteSubjectResponse, Status> {
+        let mut reader = Reader::default();
+        let identity = admin_identity!(reader, "DeleteSubject", request);
+        let name = reader.subject("name", &request.name);
+        reader.finish()?;
+        let action = Action::DeleteSubject {
+            name,
+            etag: request.etag,
+        };
+        let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
+        Ok(v1::DeleteSubjectResponse {
             operation_id,
             replayed: reply.replayed,
         })
@@ -74,7 +92,8 @@ impl Admin {
         let mut reader = Reader::default();
         let prefix = reader.prefix("subject_prefix", &request.subject_prefix);
         let size = page::size(&mut reader, request.page_size);
-        let filter = format!("ListSubjects {prefix}");
+        let labels = reader.labels("labels", request.labels, SUBJECT_LABELS_MAX);
+        let filter = format!("ListSubjects {prefix} {labels:?}");
         let after = page::after(&mut reader, &filter, &request.page_token);
         reader.finish()?;
         let read = self.engine.read(move |ledger| {
@@ -82,7 +101,11 @@ impl Admin {
                 ledger.subject_names(prefix.as_str(), &after),
                 size,
                 |name| name.to_string(),
-                |name| ledger.subject(name.as_str()).map(to_proto::subject),
+                |name| {
+                    let subject = ledger.subject(name.as_str())?;
+                    let bears = |(key, value)| subject.profile.labels.get(key) == Some(value);
+                    labels.iter().all(bears).then(|| to_proto::subject(subject))
+                },
             )
         });
         let (subjects, next) = read.await.map_err(|fault| status::of_fault(&fault))?;

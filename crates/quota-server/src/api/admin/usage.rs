@@ -27,10 +27,11 @@ impl Admin {
         if !snapshot.exists(subject.as_str()) {
             return Err(status::of_rejection(&Rejection::NoSubject(subject)));
         }
-        let usage = to_proto::usage(subject.as_str(), &snapshot.scene(), only.as_ref());
+        let now = self.engine.clock().now();
+        let usage = to_proto::usage(subject.as_str(), &snapshot.scene(now), only.as_ref());
         Ok(v1::GetUsageResponse {
             usage: Some(usage),
-            read_time: Some(to_proto::timestamp(self.engine.clock().now())),
+            read_time: Some(to_proto::timestamp(now)),
         })
     }
 
@@ -46,6 +47,7 @@ impl Admin {
         let filter = format!("ListUsage {prefix} {}", request.resource);
         let after = page::after(&mut reader, &filter, &request.page_token);
         reader.finish()?;
+        let now = self.engine.clock().now();
         let read = self.engine.read(move |ledger| {
             page::collect(
                 ledger.subject_names(prefix.as_str(), &after),
@@ -56,7 +58,7 @@ impl Admin {
                     path.reverse();
                     let usage = to_proto::usage(
                         name.as_str(),
-                        &ledger.scene(name.as_str(), &path),
+                        &ledger.scene(name.as_str(), &path, now),
                         only.as_ref(),
                     );
                     (only.is_none() || !usage.resources.is_empty()).then_some(usage)
@@ -82,9 +84,10 @@ impl Admin {
         reader.finish()?;
         let key = AllocationKey::new(&subject, id.as_ref(), &also);
         let text = key.as_str().to_owned();
+        let now = self.engine.clock().now();
         let read = self
             .engine
-            .read(move |ledger| ledger.allocation(key.as_str()).cloned());
+            .read(move |ledger| ledger.live_allocation(key.as_str(), now));
         match read.await.map_err(|fault| status::of_fault(&fault))? {
             Some(allocation) => Ok(v1::GetAllocationResponse {
                 allocation: Some(to_proto::allocation(&allocation)),
@@ -106,6 +109,7 @@ impl Admin {
         let filter = format!("ListAllocations {prefix} {} {labels:?}", request.resource);
         let after = page::after(&mut reader, &filter, &request.page_token);
         reader.finish()?;
+        let now = self.engine.clock().now();
         let wanted = move |allocation: &Arc<Allocation>| {
             let holds = only.as_ref().is_none_or(|key| allocation.amount(key) > 0);
             let bears = |(key, value)| allocation.labels.get(key) == Some(value);
@@ -116,7 +120,10 @@ impl Admin {
                 ledger.allocations(prefix.as_str(), &after),
                 size,
                 |allocation| allocation.key.as_str().to_owned(),
-                |allocation| wanted(allocation).then(|| Arc::clone(allocation)),
+                |allocation| {
+                    let live = ledger.live_allocation(allocation.key.as_str(), now)?;
+                    wanted(&live).then_some(live)
+                },
             )
         });
         let (found, next) = read.await.map_err(|fault| status::of_fault(&fault))?;
@@ -138,8 +145,8 @@ impl Admin {
         let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         Ok(v1::VerifyInvariantsResponse {
             violations,
-            subjects: count(sizes.0),
-            allocations: count(sizes.1),
+            subjects: count(sizes.subjects),
+            allocations: count(sizes.allocations),
             read_time: Some(to_proto::timestamp(self.engine.clock().now())),
         })
     }

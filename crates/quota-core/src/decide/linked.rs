@@ -1,0 +1,157 @@
+//! Commands of several steps, all of which happen or none (C5.5): decided one after the other on a fork, a
+//! small ledger of exactly the records that they can touch, which is dropped afterwards.
+
+use std::sync::Arc;
+
+use crate::Ledger;
+use crate::allocation::AllocationKey;
+use crate::charge::charge_set;
+use crate::command::{Action, Provenance, SetQuota};
+use crate::decide::Step;
+use crate::event::{Change, Event};
+use crate::name::SubjectName;
+use crate::outcome::{Answer, QuotaAnswer};
+use crate::quota::Target;
+use crate::rejection::Rejection;
+use crate::time::Timestamp;
+
+impl Ledger {
+    pub(crate) fn linked(
+        &self,
+        now: Timestamp,
+        members: &[Action],
+        provenance: &Arc<Provenance>,
+    ) -> Result<Step, Rejection> {
+        let mut fork = self.fork();
+        for member in members {
+            self.copy_for(member, &mut fork);
+        }
+        let mut answers = Vec::new();
+        let mut changes = Vec::new();
+        for (at, member) in members.iter().enumerate() {
+            let step = fork
+                .single(now, member, provenance)
+                .map_err(|rejection| member_rejected("items", at, rejection))?;
+            fork.try_out(now, provenance, &step.changes);
+            changes.extend(step.changes);
+            answers.push(step.answer);
+        }
+        if answers.iter().any(Answer::is_refusal) {
+            changes.clear();
+            for answer in &mut answers {
+                withdraw(answer);
+            }
+        }
+        Ok(Step {
+            answer: Answer::Linked(answers),
+            changes,
+        })
+    }
+
+    pub(crate) fn set_quotas(
+        &self,
+        now: Timestamp,
+        quotas: &[SetQuota],
+        provenance: &Arc<Provenance>,
+    ) -> Result<Step, Rejection> {
+        if let [quota] = quotas {
+            return self.set_quota(now, quota);
+        }
+        let mut fork = self.fork();
+        for quota in quotas {
+            if let Target::Subject(name) = &quota.target {
+                self.copy_subjects(&charge_set(name, &[]), &mut fork);
+            }
+        }
+        let mut answers: Vec<QuotaAnswer> = Vec::new();
+        let mut changes = Vec::new();
+        for (at, quota) in quotas.iter().enumerate() {
+            let step = fork
+                .set_quota(now, quota)
+                .map_err(|rejection| member_rejected("requests", at, rejection))?;
+            fork.try_out(now, provenance, &step.changes);
+            changes.extend(step.changes);
+            if let Answer::Quotas(answer) = step.answer {
+                answers.extend(answer);
+            }
+        }
+        Ok(Step {
+            answer: Answer::Quotas(answers),
+            changes,
+        })
+    }
+
+    /// Lets changes happen here that happen nowhere else yet. All of them are of one revision, the next.
+    fn try_out(&mut self, now: Timestamp, provenance: &Arc<Provenance>, changes: &[Change]) {
+        for change in changes {
+            let event = Event {
+                at: now,
+                revision: self.revision,
+                operation: None,
+                provenance: provenance.clone(),
+                change: change.clone(),
+            };
+            self.absorb(&event);
+        }
+    }
+
+    /// Copies what a member can read and change.
+    fn copy_for(&self, member: &Action, fork: &mut Self) {
+        let (subject, also, allocation): (&SubjectName, &[SubjectName], _) = match member {
+            Action::Consume(consume) => {
+                (&consume.subject, &consume.also, consume.allocation.as_ref())
+            }
+            Action::Release(release) => {
+                (&release.subject, &release.also, release.allocation.as_ref())
+            }
+            Action::Resize(resize) => (&resize.subject, &[], Some(&resize.allocation)),
+            _ => return,
+        };
+        self.copy_subjects(&charge_set(subject, also), fork);
+        let key = AllocationKey::new(subject, allocation, also);
+        if let Some(row) = self.allocations.get(&key) {
+            self.copy_subjects(&charge_set(&row.subject, &row.also), fork);
+            fork.allocations.entry(key).or_insert_with(|| row.clone());
+        }
+    }
+
+    fn copy_subjects(&self, names: &[&str], fork: &mut Self) {
+        for name in names {
+            if let Some(subject) = self.subject(name)
+                && fork.subject(name).is_none()
+            {
+                fork.subjects.insert(subject.name.clone(), subject.clone());
+                fork.elsewhere = fork.elsewhere.saturating_sub(1);
+            }
+        }
+    }
+}
+
+fn member_rejected(list: &str, at: usize, rejection: Rejection) -> Rejection {
+    let field = format!("{list}[{at}]");
+    match rejection {
+        Rejection::Invalid(mut violations) => {
+            for violation in &mut violations {
+                violation.field = format!("{field}.{}", violation.field);
+            }
+            Rejection::Invalid(violations)
+        }
+        other => Rejection::Member {
+            field,
+            rejection: Box::new(other),
+        },
+    }
+}
+
+/// What would have been answered to a member, without the rows that did not come to be.
+fn withdraw(answer: &mut Answer) {
+    match answer {
+        Answer::Charged { allocation, .. } | Answer::Released { allocation, .. } => {
+            *allocation = None;
+        }
+        _ => {}
+    }
+    if let Answer::Released { amounts, .. } = answer {
+        amounts.clear();
+    }
+}

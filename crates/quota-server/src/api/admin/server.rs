@@ -1,0 +1,80 @@
+//! The server itself: its clock, and how it is.
+
+use quota_core::command::Action;
+use quota_core::outcome::Answer;
+use quota_proto::v1;
+use tonic::Status;
+
+use super::Admin;
+use crate::api::from_proto::{Caller, Reader};
+use crate::api::{execute, status, to_proto, unexpected};
+use crate::clock::{Clock, ClockState};
+
+impl Admin {
+    pub(super) async fn accept_clock(
+        &self,
+        mut request: v1::AcceptClockRequest,
+        caller: Caller,
+    ) -> Result<v1::AcceptClockResponse, Status> {
+        let mut reader = Reader::default();
+        let id = std::mem::take(&mut request.operation_id);
+        let identity = reader.identity("AcceptClock", &request, &id, None, String::new());
+        reader.finish()?;
+        let clock = self.engine.clock();
+        let previous = clock_info(clock, clock.state());
+        let action = Action::AcceptClock {
+            offset_ns: clock.state().offset_ns,
+        };
+        // First on record, then in force: what is forgotten in between is asked for again.
+        let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
+        let Answer::ClockAccepted { .. } = &reply.outcome.answer else {
+            return Err(unexpected(&reply.outcome.answer));
+        };
+        if !reply.replayed {
+            let before = clock.accept();
+            tracing::warn!(offset_ns = before.offset_ns, "the wall clock was accepted");
+        }
+        Ok(v1::AcceptClockResponse {
+            previous: Some(previous),
+            clock: Some(clock_info(clock, clock.state())),
+            operation_id,
+            replayed: reply.replayed,
+        })
+    }
+
+    pub(super) async fn get_server_info(
+        &self,
+        _: v1::GetServerInfoRequest,
+        _: Caller,
+    ) -> Result<v1::GetServerInfoResponse, Status> {
+        let engine = &self.engine;
+        let read = engine.read(|ledger| (ledger.sizes(), ledger.defaults().len()));
+        let (sizes, patterns) = read.await.map_err(|fault| status::of_fault(&fault))?;
+        let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+        let progress = engine.progress();
+        let clock = engine.clock();
+        Ok(v1::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: Some(to_proto::duration(engine.uptime())),
+            clock: Some(clock_info(clock, clock.state())),
+            subjects: count(sizes.subjects),
+            allocations: count(sizes.allocations),
+            holds: count(sizes.holds),
+            patterns: count(patterns),
+            operations: count(sizes.operations),
+            queued: count(engine.queued()),
+            journal_unavailable: engine.is_journal_down(),
+            applied_sequence: progress.applied,
+            rows_failure: progress.failed.unwrap_or_default(),
+        })
+    }
+}
+
+fn clock_info(clock: &dyn Clock, state: ClockState) -> v1::ClockInfo {
+    v1::ClockInfo {
+        now: Some(to_proto::timestamp(clock.now())),
+        offset: Some(to_proto::signed_duration(state.offset_ns)),
+        suspect: state.suspect,
+        waiting: state.waiting,
+    }
+}

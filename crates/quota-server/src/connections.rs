@@ -1,0 +1,124 @@
+//! Connections, counted: beyond the bound a new one is closed at once, so that a caller that opens too many
+//! takes nothing from those that are there.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_stream::Stream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::{debug, warn};
+
+/// The connections that are let in.
+pub struct Connections {
+    listener: TcpListener,
+    free: Arc<Semaphore>,
+    most: usize,
+    full: bool,
+}
+
+impl Connections {
+    /// Lets in at most `most` at a time.
+    pub fn new(listener: TcpListener, most: usize) -> Self {
+        Self {
+            listener,
+            free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            most,
+            full: false,
+        }
+    }
+}
+
+impl Stream for Connections {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let stream = match self.listener.poll_accept(context) {
+                Poll::Ready(Ok((stream, _))) => stream,
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Pending => return Poll::Pending,
+            };
+            match self.free.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    self.full = false;
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!(%error, "a connection without TCP_NODELAY");
+                    }
+                    return Poll::Ready(Some(Ok(Connection {
+                        stream,
+                        _permit: permit,
+                    })));
+                }
+                Err(_) => {
+                    if !self.full {
+                        let most = self.most;
+                        warn!(
+                            most,
+                            "connections_max is reached; new connections are closed"
+                        );
+                    }
+                    self.full = true;
+                }
+            }
+        }
+    }
+}
+
+/// A connection that gives its place back when it ends.
+pub struct Connection {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

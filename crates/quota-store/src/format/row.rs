@@ -1,0 +1,206 @@
+//! Allocations and holds.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use quota_core::allocation::{Allocation, AllocationKey};
+use quota_core::charge::charge_set;
+use quota_core::hold::{End, Hold, HoldKey};
+use quota_core::name::{Id, SubjectName};
+use quota_core::time::Timestamp;
+
+use super::FormatError;
+use super::record::{AmountBody, amounts_of_bodies, bodies_of_amounts};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct AllocationBody {
+    #[prost(string, tag = "1")]
+    subject: String,
+    #[prost(string, repeated, tag = "2")]
+    also: Vec<String>,
+    #[prost(uint64, repeated, tag = "3")]
+    incarnations: Vec<u64>,
+    #[prost(string, tag = "4")]
+    id: String,
+    #[prost(message, repeated, tag = "5")]
+    amounts: Vec<AmountBody>,
+    #[prost(uint64, tag = "6")]
+    generation: u64,
+    #[prost(btree_map = "string, string", tag = "7")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, tag = "8")]
+    source: String,
+    #[prost(string, tag = "9")]
+    purpose: String,
+    #[prost(int64, tag = "10")]
+    created: i64,
+    #[prost(int64, tag = "11")]
+    updated: i64,
+    #[prost(int64, optional, tag = "12")]
+    expires: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HoldBody {
+    #[prost(string, tag = "1")]
+    subject: String,
+    #[prost(string, repeated, tag = "2")]
+    also: Vec<String>,
+    #[prost(uint64, repeated, tag = "3")]
+    incarnations: Vec<u64>,
+    #[prost(string, tag = "4")]
+    id: String,
+    #[prost(string, tag = "5")]
+    allocation: String,
+    #[prost(message, repeated, tag = "6")]
+    amounts: Vec<AmountBody>,
+    #[prost(message, repeated, tag = "7")]
+    spent: Vec<AmountBody>,
+    #[prost(uint64, tag = "8")]
+    generation: u64,
+    #[prost(btree_map = "string, string", tag = "9")]
+    labels: BTreeMap<String, String>,
+    #[prost(string, tag = "10")]
+    source: String,
+    #[prost(string, tag = "11")]
+    purpose: String,
+    #[prost(int64, tag = "12")]
+    created: i64,
+    #[prost(int64, tag = "13")]
+    expires: i64,
+    /// Zero while it lives.
+    #[prost(uint32, tag = "14")]
+    end: u32,
+    #[prost(int64, tag = "15")]
+    ended: i64,
+    #[prost(bool, tag = "16")]
+    late: bool,
+}
+
+pub(crate) fn body_of_allocation(allocation: &Allocation) -> AllocationBody {
+    AllocationBody {
+        subject: allocation.subject.to_string(),
+        also: texts(&allocation.also),
+        incarnations: allocation.incarnations.clone(),
+        id: allocation
+            .id
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        amounts: bodies_of_amounts(&allocation.amounts),
+        generation: allocation.generation,
+        labels: allocation.labels.clone(),
+        source: allocation.source.clone(),
+        purpose: allocation.purpose.clone(),
+        created: allocation.created.nanos(),
+        updated: allocation.updated.nanos(),
+        expires: allocation.expires.map(Timestamp::nanos),
+    }
+}
+
+pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, FormatError> {
+    let (subject, also) = charged(&body.subject, &body.also, &body.incarnations)?;
+    let id = match body.id.as_str() {
+        "" => None,
+        id => Some(Id::parse(id)?),
+    };
+    Ok(Allocation {
+        key: AllocationKey::new(&subject, id.as_ref(), &also),
+        subject,
+        also,
+        incarnations: body.incarnations,
+        id,
+        amounts: amounts_of_bodies(body.amounts)?,
+        generation: body.generation,
+        labels: body.labels,
+        source: body.source,
+        purpose: body.purpose,
+        created: Timestamp::from_nanos(body.created),
+        updated: Timestamp::from_nanos(body.updated),
+        expires: body.expires.map(Timestamp::from_nanos),
+    })
+}
+
+pub(crate) fn body_of_hold(hold: &Hold) -> HoldBody {
+    HoldBody {
+        subject: hold.subject.to_string(),
+        also: texts(&hold.also),
+        incarnations: hold.incarnations.clone(),
+        id: hold.id.to_string(),
+        allocation: hold.allocation.to_string(),
+        amounts: bodies_of_amounts(&hold.amounts),
+        spent: bodies_of_amounts(&hold.spent),
+        generation: hold.generation,
+        labels: hold.labels.clone(),
+        source: hold.source.clone(),
+        purpose: hold.purpose.clone(),
+        created: hold.created.nanos(),
+        expires: hold.expires.nanos(),
+        end: hold.ended.map_or(0, |(end, _)| number_of_end(end)),
+        ended: hold.ended.map_or(0, |(_, at)| at.nanos()),
+        late: hold.late,
+    }
+}
+
+pub(crate) fn hold_of_body(body: HoldBody) -> Result<Hold, FormatError> {
+    let (subject, also) = charged(&body.subject, &body.also, &body.incarnations)?;
+    let id = Id::parse(&body.id)?;
+    let end = match body.end {
+        0 => None,
+        1 => Some(End::Committed),
+        2 => Some(End::Cancelled),
+        3 => Some(End::Expired),
+        other => {
+            return Err(FormatError::damaged(format!(
+                "a hold that ended by {other}"
+            )));
+        }
+    };
+    Ok(Hold {
+        key: HoldKey::new(&subject, &id),
+        subject,
+        also,
+        incarnations: body.incarnations,
+        id,
+        allocation: Id::parse(&body.allocation)?,
+        amounts: amounts_of_bodies(body.amounts)?,
+        spent: amounts_of_bodies(body.spent)?,
+        generation: body.generation,
+        labels: body.labels,
+        source: body.source,
+        purpose: body.purpose,
+        created: Timestamp::from_nanos(body.created),
+        expires: Timestamp::from_nanos(body.expires),
+        ended: end.map(|end| (end, Timestamp::from_nanos(body.ended))),
+        late: body.late,
+    })
+}
+
+pub(crate) fn number_of_end(end: End) -> u32 {
+    match end {
+        End::Committed => 1,
+        End::Cancelled => 2,
+        End::Expired => 3,
+    }
+}
+
+fn texts(names: &[SubjectName]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// Who is charged; with as many incarnations as there are subjects.
+fn charged(
+    subject: &str,
+    also: &[String],
+    incarnations: &[u64],
+) -> Result<(SubjectName, Vec<SubjectName>), FormatError> {
+    let subject = SubjectName::parse(subject)?;
+    let also: Vec<SubjectName> = also
+        .iter()
+        .map(|name| SubjectName::parse(name))
+        .collect::<Result<_, _>>()?;
+    if charge_set(&subject, &also).len() != incarnations.len() {
+        return Err(FormatError::damaged("a charge set of another size"));
+    }
+    Ok((subject, also))
+}

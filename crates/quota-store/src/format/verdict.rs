@@ -1,0 +1,258 @@
+//! Decisions with all that led to them.
+
+use std::time::Duration;
+
+use prost::{Message, Oneof};
+use quota_core::amount::Limit;
+use quota_core::name::{Id, ResourceKey, SubjectName, SubjectPattern};
+use quota_core::period::Window;
+use quota_core::time::Timestamp;
+use quota_core::verdict::{Decision, Finding, Headroom, Reason, Verdict};
+
+use super::FormatError;
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct VerdictBody {
+    #[prost(uint32, tag = "1")]
+    decision: u32,
+    #[prost(message, repeated, tag = "2")]
+    refusals: Vec<FindingBody>,
+    #[prost(message, repeated, tag = "3")]
+    exceeded: Vec<FindingBody>,
+    #[prost(message, repeated, tag = "4")]
+    warnings: Vec<FindingBody>,
+    #[prost(message, repeated, tag = "5")]
+    shadows: Vec<FindingBody>,
+    #[prost(message, repeated, tag = "6")]
+    near: Vec<HeadroomBody>,
+    #[prost(message, repeated, tag = "7")]
+    tightest: Vec<HeadroomBody>,
+    #[prost(string, repeated, tag = "8")]
+    unbounded: Vec<String>,
+    #[prost(uint64, tag = "9")]
+    delay_ns: u64,
+    #[prost(int64, optional, tag = "10")]
+    partial: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FindingBody {
+    #[prost(string, tag = "1")]
+    subject: String,
+    #[prost(string, tag = "2")]
+    resource: String,
+    #[prost(string, tag = "3")]
+    quota: String,
+    #[prost(string, tag = "4")]
+    pattern: String,
+    #[prost(uint32, tag = "5")]
+    reason: u32,
+    #[prost(oneof = "LimitBody", tags = "6, 7")]
+    limit: Option<LimitBody>,
+    #[prost(int64, tag = "8")]
+    used: i64,
+    #[prost(int64, tag = "9")]
+    held: i64,
+    #[prost(int64, tag = "10")]
+    requested: i64,
+    #[prost(int64, tag = "11")]
+    shortfall: i64,
+    #[prost(message, optional, tag = "12")]
+    window: Option<WindowBody>,
+    #[prost(uint64, optional, tag = "13")]
+    retry_ns: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Oneof)]
+enum LimitBody {
+    #[prost(int64, tag = "6")]
+    Value(i64),
+    #[prost(bool, tag = "7")]
+    Unlimited(bool),
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct WindowBody {
+    #[prost(int64, tag = "1")]
+    start: i64,
+    #[prost(int64, optional, tag = "2")]
+    end: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HeadroomBody {
+    #[prost(string, tag = "1")]
+    subject: String,
+    #[prost(string, tag = "2")]
+    resource: String,
+    #[prost(string, tag = "3")]
+    quota: String,
+    #[prost(string, tag = "4")]
+    pattern: String,
+    #[prost(int64, tag = "5")]
+    limit: i64,
+    #[prost(int64, tag = "6")]
+    taken: i64,
+    #[prost(message, optional, tag = "7")]
+    window: Option<WindowBody>,
+}
+
+pub(crate) fn body_of_verdict(verdict: &Verdict) -> VerdictBody {
+    VerdictBody {
+        decision: match verdict.decision {
+            Decision::Granted => 1,
+            Decision::Partial => 2,
+            Decision::Delayed => 3,
+            Decision::Denied => 4,
+        },
+        refusals: bodies_of_findings(&verdict.refusals),
+        exceeded: bodies_of_findings(&verdict.exceeded),
+        warnings: bodies_of_findings(&verdict.warnings),
+        shadows: bodies_of_findings(&verdict.shadows),
+        near: verdict.near.iter().map(body_of_headroom).collect(),
+        tightest: verdict.tightest.iter().map(body_of_headroom).collect(),
+        unbounded: verdict.unbounded.iter().map(ToString::to_string).collect(),
+        delay_ns: nanos(verdict.delay),
+        partial: verdict.partial,
+    }
+}
+
+pub(crate) fn verdict_of_body(body: VerdictBody) -> Result<Verdict, FormatError> {
+    let headroom = |bodies: Vec<HeadroomBody>| {
+        let all = bodies.into_iter().map(headroom_of_body);
+        all.collect::<Result<Vec<_>, _>>()
+    };
+    let keys = body.unbounded.iter().map(|key| ResourceKey::parse(key));
+    Ok(Verdict {
+        decision: match body.decision {
+            1 => Decision::Granted,
+            2 => Decision::Partial,
+            3 => Decision::Delayed,
+            4 => Decision::Denied,
+            other => return Err(FormatError::damaged(format!("decision {other}"))),
+        },
+        refusals: findings_of_bodies(body.refusals)?,
+        exceeded: findings_of_bodies(body.exceeded)?,
+        warnings: findings_of_bodies(body.warnings)?,
+        shadows: findings_of_bodies(body.shadows)?,
+        near: headroom(body.near)?,
+        tightest: headroom(body.tightest)?,
+        unbounded: keys.collect::<Result<_, _>>()?,
+        delay: Duration::from_nanos(body.delay_ns),
+        partial: body.partial,
+    })
+}
+
+pub(crate) fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
+    let body = |finding: &Finding| FindingBody {
+        subject: finding.subject.to_string(),
+        resource: finding.resource.to_string(),
+        quota: text(finding.quota.as_ref()),
+        pattern: text(finding.pattern.as_ref()),
+        reason: match finding.reason {
+            Reason::Limit => 1,
+            Reason::Rate => 2,
+            Reason::PeriodExhausted => 3,
+            Reason::TooLarge => 4,
+            Reason::NoQuota => 5,
+            Reason::Suspended => 6,
+        },
+        limit: finding.limit.map(|limit| match limit {
+            Limit::Value(value) => LimitBody::Value(value),
+            Limit::Unlimited => LimitBody::Unlimited(true),
+        }),
+        used: finding.used,
+        held: finding.held,
+        requested: finding.requested,
+        shortfall: finding.shortfall,
+        window: finding.window.map(body_of_window),
+        retry_ns: finding.retry.map(nanos),
+    };
+    findings.iter().map(body).collect()
+}
+
+fn findings_of_bodies(bodies: Vec<FindingBody>) -> Result<Vec<Finding>, FormatError> {
+    bodies.into_iter().map(finding_of_body).collect()
+}
+
+fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError> {
+    Ok(Finding {
+        subject: SubjectName::parse(&body.subject)?,
+        resource: ResourceKey::parse(&body.resource)?,
+        quota: given(&body.quota).map(Id::parse).transpose()?,
+        pattern: given(&body.pattern)
+            .map(SubjectPattern::parse)
+            .transpose()?,
+        reason: match body.reason {
+            1 => Reason::Limit,
+            2 => Reason::Rate,
+            3 => Reason::PeriodExhausted,
+            4 => Reason::TooLarge,
+            5 => Reason::NoQuota,
+            6 => Reason::Suspended,
+            other => return Err(FormatError::damaged(format!("refusal reason {other}"))),
+        },
+        limit: body.limit.map(|limit| match limit {
+            LimitBody::Value(value) => Limit::Value(value),
+            LimitBody::Unlimited(_) => Limit::Unlimited,
+        }),
+        window: body.window.map(window_of_body),
+        used: body.used,
+        held: body.held,
+        requested: body.requested,
+        shortfall: body.shortfall,
+        retry: body.retry_ns.map(Duration::from_nanos),
+    })
+}
+
+fn body_of_headroom(headroom: &Headroom) -> HeadroomBody {
+    HeadroomBody {
+        subject: headroom.subject.to_string(),
+        resource: headroom.resource.to_string(),
+        quota: headroom.quota.to_string(),
+        pattern: text(headroom.pattern.as_ref()),
+        limit: headroom.limit,
+        taken: headroom.taken,
+        window: headroom.window.map(body_of_window),
+    }
+}
+
+fn headroom_of_body(body: HeadroomBody) -> Result<Headroom, FormatError> {
+    Ok(Headroom {
+        subject: SubjectName::parse(&body.subject)?,
+        resource: ResourceKey::parse(&body.resource)?,
+        quota: Id::parse(&body.quota)?,
+        pattern: given(&body.pattern)
+            .map(SubjectPattern::parse)
+            .transpose()?,
+        limit: body.limit,
+        taken: body.taken,
+        window: body.window.map(window_of_body),
+    })
+}
+
+fn body_of_window(window: Window) -> WindowBody {
+    WindowBody {
+        start: window.start.nanos(),
+        end: window.end.map(Timestamp::nanos),
+    }
+}
+
+fn window_of_body(body: WindowBody) -> Window {
+    Window {
+        start: Timestamp::from_nanos(body.start),
+        end: body.end.map(Timestamp::from_nanos),
+    }
+}
+
+fn nanos(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn text<T: ToString>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn given(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}

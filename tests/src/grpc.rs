@@ -1,0 +1,733 @@
+//! The third boundary: scripts over gRPC.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quota_client::v1;
+use quota_client::{Client, Error, Options, ProtoDuration, Timestamp as ProtoTimestamp};
+use quota_core::period::Unit;
+use quota_core::time::Timestamp;
+use quota_server::clock::Clock;
+use quota_server::server::{self, Limits};
+use quota_testkit::script::{self, Call, Script, World};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use v1::batch_item::Item;
+use v1::linked_item::Item as LinkedKind;
+
+use crate::worlds::{TestStore, runtime};
+
+/// Scripts over gRPC against a server in this process.
+pub struct GrpcWorld {
+    runtime: Runtime,
+    client: Client,
+    store: TestStore,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    server: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl GrpcWorld {
+    /// A new server for a script.
+    pub fn new(script: &Script) -> Self {
+        let store = TestStore::new(script.bounds);
+        let engine = Arc::new(store.start());
+        let runtime = runtime();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (endpoint, server) = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let limits = Limits {
+                message_bytes_max: 1 << 20,
+                metadata_bytes_max: 16 << 10,
+                streams_max: 64,
+                connections_max: 64,
+                drain_timeout: Duration::from_secs(1),
+            };
+            let server = tokio::spawn(async move {
+                let stop = async {
+                    let _ = stopped.await;
+                };
+                server::serve(engine, listener, limits, stop).await.unwrap();
+            });
+            (endpoint, server)
+        });
+        let client = runtime.block_on(async {
+            Client::new(Options {
+                endpoint,
+                retry_for: Duration::ZERO,
+                ..Options::default()
+            })
+            .unwrap()
+        });
+        Self {
+            runtime,
+            client,
+            store,
+            stop: Some(stop),
+            server: Some(server),
+        }
+    }
+}
+
+impl Drop for GrpcWorld {
+    fn drop(&mut self) {
+        if let (Some(stop), Some(server)) = (self.stop.take(), self.server.take()) {
+            let _ = stop.send(());
+            let _ = self.runtime.block_on(server);
+        }
+    }
+}
+
+impl World for GrpcWorld {
+    fn call(&mut self, call: &Call) -> String {
+        match self
+            .runtime
+            .block_on(over_grpc(&self.client, call, self.store.clock.now()))
+        {
+            Ok(text) => text,
+            Err(error) => match error.reason {
+                Some(reason) => {
+                    format!(
+                        "error {}",
+                        reason.as_str_name().trim_start_matches("ERROR_REASON_")
+                    )
+                }
+                None => format!("error without a reason: {error:?}"),
+            },
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.store.clock.advance(by);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.clock.now()
+    }
+}
+
+async fn over_grpc(client: &Client, call: &Call, now: Timestamp) -> Result<String, Error> {
+    Ok(match call.verb.as_str() {
+        "consume" => {
+            let a = client.consume(consume(call)).await?;
+            verdict(call, a.verdict.as_ref(), a.replayed)
+        }
+        "release" => released(&client.release(release(call)).await?),
+        "resize" => {
+            let a = client.resize(resize(call)).await?;
+            verdict(call, a.verdict.as_ref(), a.replayed)
+        }
+        "linked" => linked(client, call).await?,
+        "check" => check(client, call).await?,
+        "renew" => {
+            let request = v1::RenewAllocationsRequest {
+                subject: call.place.clone(),
+                allocation_ids: call.list("ids"),
+                ttl: proto(call.option("ttl")),
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            let a = client.renew_allocations(request).await?;
+            let (renewed, missing) = (a.renewed.len(), a.missing_allocation_ids.len());
+            done(&format!("renewed {renewed} missing {missing}"), a.replayed)
+        }
+        "release-matching" => {
+            let request = v1::ReleaseMatchingRequest {
+                subject: call.place.clone(),
+                labels: call.labels(),
+                page_size: call.option("most").map_or(0, |text| text.parse().unwrap()),
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            let a = client.release_matching(request).await?;
+            let more = if a.more { " more" } else { "" };
+            done(
+                &format!("released {} allocations{more}", a.released),
+                a.replayed,
+            )
+        }
+        "used" | "held" | "counted" => usage(client, call).await?,
+        "reserve" | "commit" | "renew-hold" | "cancel" | "hold" => holds(client, call).await?,
+        _ => administer(client, call, now).await?,
+    })
+}
+
+async fn check(client: &Client, call: &Call) -> Result<String, Error> {
+    let request = v1::CheckRequest {
+        subject: call.place.clone(),
+        also: call.list("also"),
+        amounts: amounts(call),
+        mode: mode(call),
+        minimum: minimum(call),
+        consistent: false,
+    };
+    let consistent = v1::CheckRequest {
+        consistent: true,
+        ..request.clone()
+    };
+    let a = client.check(request).await?;
+    // Nothing else happens here, so the writer's instant is the views'.
+    assert_eq!(client.check(consistent).await?.verdict, a.verdict);
+    let text = verdict(call, a.verdict.as_ref(), false);
+    let unbounded = a
+        .verdict
+        .is_some_and(|verdict| !verdict.unbounded_resources.is_empty());
+    Ok(match unbounded {
+        false => text,
+        true => format!("{text} unbounded"),
+    })
+}
+
+async fn usage(client: &Client, call: &Call) -> Result<String, Error> {
+    let (resource, _) = call.amounts[0].clone();
+    let request = v1::GetUsageRequest {
+        subject: call.place.clone(),
+        resource: resource.clone(),
+    };
+    let usage = client.get_usage(request).await?.usage.unwrap();
+    let line = usage.resources.first();
+    Ok(match call.verb.as_str() {
+        "used" => line.map_or(0, |line| line.used).to_string(),
+        "held" => line.map_or(0, |line| line.held).to_string(),
+        _ => {
+            let id = call.option("id").map(|id| format!("{resource}.{id}"));
+            let quotas = line.map(|line| line.quotas.as_slice()).unwrap_or_default();
+            let quota = quotas
+                .iter()
+                .find(|quota| id.as_ref().is_none_or(|id| quota.quota_id == *id));
+            quota.map_or("none".into(), |quota| quota.used.to_string())
+        }
+    })
+}
+
+async fn holds(client: &Client, call: &Call) -> Result<String, Error> {
+    let subject = call.place.clone();
+    let hold_id = call.option("id").unwrap_or_default().to_owned();
+    Ok(match call.verb.as_str() {
+        "reserve" => {
+            let request = v1::ReserveRequest {
+                subject,
+                also: call.list("also"),
+                amounts: amounts(call),
+                hold_id,
+                allocation_id: call.option("as").unwrap_or_default().to_owned(),
+                ttl: proto(call.option("ttl")),
+                labels: call.labels(),
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            let a = client.reserve(request).await?;
+            let text = verdict(call, a.verdict.as_ref(), a.replayed);
+            text.replacen("granted", "held", 1)
+        }
+        "commit" => {
+            let request = v1::CommitHoldRequest {
+                subject,
+                hold_id,
+                amounts: amounts(call),
+                more: uncovered(call.option("more")),
+                late: uncovered(call.option("late")),
+                ttl: proto(call.option("ttl")),
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            let a = client.commit_hold(request).await?;
+            let text = verdict(call, a.verdict.as_ref(), a.replayed);
+            text.replacen("granted", "committed", 1)
+        }
+        "renew-hold" => {
+            let request = v1::RenewHoldRequest {
+                subject,
+                hold_id,
+                ttl: proto(call.option("ttl")),
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            done("renewed", client.renew_hold(request).await?.replayed)
+        }
+        "cancel" => {
+            let request = v1::CancelHoldRequest {
+                subject,
+                hold_id,
+                operation_id: operation_id(call),
+                operation_age: age(call),
+                ..Default::default()
+            };
+            let a = client.cancel_hold(request).await?;
+            done(&state(&a.hold.unwrap()), a.replayed)
+        }
+        _ => {
+            let request = v1::GetHoldRequest { subject, hold_id };
+            state(&client.get_hold(request).await?.hold.unwrap())
+        }
+    })
+}
+
+fn state(hold: &v1::Hold) -> String {
+    let name = hold.state().as_str_name();
+    name.trim_start_matches("HOLD_STATE_").to_owned()
+}
+
+async fn linked(client: &Client, call: &Call) -> Result<String, Error> {
+    let item = |member: &Call| v1::LinkedItem {
+        item: Some(match member.verb.as_str() {
+            "consume" => LinkedKind::Consume(consume(member)),
+            "release" => LinkedKind::Release(release(member)),
+            "resize" => LinkedKind::Resize(resize(member)),
+            other => panic!("no step of a group is named {other}"),
+        }),
+    };
+    let group = v1::LinkedGroup {
+        items: call.members.iter().map(item).collect(),
+        operation_id: operation_id(call),
+        operation_age: age(call),
+        ..Default::default()
+    };
+    let items = vec![v1::BatchItem {
+        item: Some(Item::Linked(group)),
+    }];
+    let answer = client.batch(v1::BatchRequest { items }).await?;
+    Ok(
+        match answer.results.into_iter().next().unwrap().result.unwrap() {
+            v1::batch_result::Result::Linked(group) => {
+                let decision = match group.decision() {
+                    v1::Decision::Denied => "denied",
+                    _ => "granted",
+                };
+                let members = call.members.iter().zip(&group.results);
+                let texts: Vec<String> = members
+                    .map(|(member, result)| match result.result.as_ref().unwrap() {
+                        v1::linked_result::Result::Consume(a) => {
+                            verdict(member, a.verdict.as_ref(), false)
+                        }
+                        v1::linked_result::Result::Resize(a) => {
+                            verdict(member, a.verdict.as_ref(), false)
+                        }
+                        v1::linked_result::Result::Release(a) => released(&v1::ReleaseResponse {
+                            replayed: false,
+                            ..a.clone()
+                        }),
+                    })
+                    .collect();
+                done(
+                    &format!("{decision} [{}]", texts.join("; ")),
+                    group.replayed,
+                )
+            }
+            v1::batch_result::Result::Error(error) => {
+                let reason = error.reason().as_str_name().to_owned();
+                format!("error {}", reason.trim_start_matches("ERROR_REASON_"))
+            }
+            other => panic!("{other:?}"),
+        },
+    )
+}
+
+async fn administer(client: &Client, call: &Call, now: Timestamp) -> Result<String, Error> {
+    let etag = call.option("etag").unwrap_or_default().to_owned();
+    let allow_missing = !call.has("known");
+    let validate_only = call.has("dry");
+    let operation_id = operation_id(call);
+    Ok(match call.verb.as_str() {
+        "subject" => {
+            let subject = Some(v1::Subject {
+                name: call.place.clone(),
+                display_name: call.option("name").unwrap_or_default().to_owned(),
+                labels: call.labels(),
+                etag,
+                ..Default::default()
+            });
+            let replayed = if call.has("new") {
+                let request = v1::CreateSubjectRequest {
+                    subject,
+                    operation_id,
+                    validate_only,
+                };
+                client.create_subject(request).await?.replayed
+            } else {
+                let request = v1::UpdateSubjectRequest {
+                    subject,
+                    allow_missing,
+                    operation_id,
+                    validate_only,
+                };
+                client.update_subject(request).await?.replayed
+            };
+            done("set", replayed)
+        }
+        "unsubject" => {
+            let request = v1::DeleteSubjectRequest {
+                name: call.place.clone(),
+                etag,
+                operation_id,
+                validate_only,
+            };
+            done("deleted", client.delete_subject(request).await?.replayed)
+        }
+        "resource" => {
+            let without_quota = match call.has("deny") {
+                true => v1::WithoutQuota::Deny,
+                false => v1::WithoutQuota::Allow,
+            };
+            let kind = call.option("kind").unwrap_or("allocation");
+            let kind = format!("RESOURCE_KIND_{}", kind.to_uppercase().replace('-', "_"));
+            let kind = v1::ResourceKind::from_str_name(&kind).expect("a kind");
+            let resource = Some(v1::Resource {
+                key: call.place.clone(),
+                kind: kind.into(),
+                base_unit: "count".into(),
+                without_quota: without_quota.into(),
+                etag,
+                ..Default::default()
+            });
+            let replayed = if call.has("new") {
+                let request = v1::CreateResourceRequest {
+                    resource,
+                    operation_id,
+                    validate_only,
+                };
+                client.create_resource(request).await?.replayed
+            } else {
+                let request = v1::UpdateResourceRequest {
+                    resource,
+                    allow_missing,
+                    operation_id,
+                    validate_only,
+                };
+                client.update_resource(request).await?.replayed
+            };
+            done("set", replayed)
+        }
+        "unresource" => {
+            let request = v1::DeleteResourceRequest {
+                key: call.place.clone(),
+                etag,
+                operation_id,
+                validate_only,
+            };
+            done("deleted", client.delete_resource(request).await?.replayed)
+        }
+        "quota" => {
+            let (replayed, warnings) = set_quota(client, call, operation_id, etag, now).await?;
+            let what = if warnings.is_empty() {
+                "set"
+            } else {
+                "set warned"
+            };
+            done(what, replayed)
+        }
+        "unquota" => {
+            let request = v1::DeleteQuotaRequest {
+                subject: call.place.clone(),
+                resource: call.amounts[0].0.clone(),
+                quota_id: quota_id(call),
+                etag,
+                force: call.has("force"),
+                operation_id,
+                validate_only,
+            };
+            done("deleted", client.delete_quota(request).await?.replayed)
+        }
+        "reset" => {
+            let resource = call.amounts[0].0.clone();
+            let request = v1::ResetUsageRequest {
+                subject: call.place.clone(),
+                quota_id: call
+                    .option("id")
+                    .map(|id| format!("{resource}.{id}"))
+                    .unwrap_or_default(),
+                resource,
+                operation_id,
+                validate_only,
+            };
+            let a = client.reset_usage(request).await?;
+            done(&format!("was {}", a.previous), a.replayed)
+        }
+        "correct" => {
+            let request = v1::CorrectUsageRequest {
+                subject: call.place.clone(),
+                also: call.list("also"),
+                amounts: amounts(call),
+                past: call.has("past"),
+                purpose: "a script".into(),
+                operation_id,
+                validate_only,
+            };
+            let a = client.correct_usage(request).await?;
+            let counts: Vec<String> = a.counts.iter().map(|c| c.previous.to_string()).collect();
+            done(&format!("was {}", counts.join(" ")), a.replayed)
+        }
+        other => panic!("no call is named {other}"),
+    })
+}
+
+async fn set_quota(
+    client: &Client,
+    call: &Call,
+    operation_id: String,
+    etag: String,
+    now: Timestamp,
+) -> Result<(bool, Vec<String>), Error> {
+    let (resource, limit) = call.amounts[0].clone();
+    let limit = match limit.as_str() {
+        "unlimited" => v1::limit::Limit::Unlimited(v1::Unlimited {}),
+        number => v1::limit::Limit::Value(number.parse().unwrap()),
+    };
+    let named = |prefix: &str, name: Option<&str>| {
+        name.map(|name| format!("{prefix}{}", name.to_uppercase()))
+    };
+    let enforcement = named("ENFORCEMENT_", call.option("enforce"))
+        .map(|name| v1::Enforcement::from_str_name(&name).expect("an enforcement"));
+    let state = named("QUOTA_STATE_", call.option("state"))
+        .map(|name| v1::QuotaState::from_str_name(&name).expect("a state"));
+    let later = |key| {
+        let at = now.plus(script::duration(call.option(key)?));
+        Some(ProtoTimestamp {
+            seconds: at.whole_second(),
+            nanos: (at.nanos() % 1_000_000_000) as i32,
+        })
+    };
+    let rate = call.option("rate").map(|interval| v1::Rate {
+        interval: proto(Some(interval)),
+        bucket: call.option("bucket").map(|text| text.parse().unwrap()),
+        delay_max: proto(call.option("delay")),
+    });
+    let quota = Some(v1::Quota {
+        subject: call.place.clone(),
+        resource,
+        quota_id: quota_id(call),
+        limit: Some(v1::Limit { limit: Some(limit) }),
+        enforcement: enforcement.unwrap_or_default().into(),
+        state: state.unwrap_or_default().into(),
+        valid_from_time: later("from"),
+        valid_until_time: later("until"),
+        max_request: call.option("max").map(|text| text.parse().unwrap()),
+        near_percent: call.option("share").map(|text| text.parse().unwrap()),
+        period: call.option("period").map(period),
+        rate,
+        labels: call.labels(),
+        etag,
+        ..Default::default()
+    });
+    let force = call.has("force");
+    let validate_only = call.has("dry");
+    if call.has("new") {
+        let request = v1::CreateQuotaRequest {
+            quota,
+            force,
+            operation_id,
+            validate_only,
+        };
+        let answer = client.create_quota(request).await?;
+        return Ok((answer.replayed, answer.warnings));
+    }
+    let request = v1::UpdateQuotaRequest {
+        quota,
+        allow_missing: !call.has("known"),
+        force,
+        operation_id,
+        validate_only,
+    };
+    let answer = client.update_quota(request).await?;
+    Ok((answer.replayed, answer.warnings))
+}
+
+fn consume(call: &Call) -> v1::ConsumeRequest {
+    v1::ConsumeRequest {
+        subject: call.place.clone(),
+        also: call.list("also"),
+        amounts: amounts(call),
+        operation_id: operation_id(call),
+        allocation_id: call.option("id").unwrap_or_default().to_owned(),
+        mode: mode(call),
+        minimum: minimum(call),
+        labels: call.labels(),
+        operation_age: age(call),
+        ttl: proto(call.option("ttl")),
+        ..Default::default()
+    }
+}
+
+fn release(call: &Call) -> v1::ReleaseRequest {
+    v1::ReleaseRequest {
+        subject: call.place.clone(),
+        also: call.list("also"),
+        allocation_id: call.option("id").unwrap_or_default().to_owned(),
+        amounts: amounts(call),
+        operation_id: operation_id(call),
+        expected_generation: call.option("gen").map(|text| text.parse().unwrap()),
+        operation_age: age(call),
+        ..Default::default()
+    }
+}
+
+fn resize(call: &Call) -> v1::ResizeRequest {
+    v1::ResizeRequest {
+        subject: call.place.clone(),
+        allocation_id: call.option("id").unwrap_or_default().to_owned(),
+        amounts: amounts(call),
+        mode: mode(call),
+        operation_id: operation_id(call),
+        expected_generation: call.option("gen").map(|text| text.parse().unwrap()),
+        operation_age: age(call),
+        ..Default::default()
+    }
+}
+
+fn released(a: &v1::ReleaseResponse) -> String {
+    let left = a.allocation.as_ref().map(|left| texts(&left.amounts));
+    script::released(&texts(&a.released), left.as_deref(), a.replayed)
+}
+
+fn operation_id(call: &Call) -> String {
+    call.option("op").unwrap_or_default().to_owned()
+}
+
+fn age(call: &Call) -> Option<ProtoDuration> {
+    call.age().and_then(|age| ProtoDuration::try_from(age).ok())
+}
+
+fn mode(call: &Call) -> i32 {
+    match (call.has("record"), call.has("best")) {
+        (true, _) => v1::ConsumeMode::Record.into(),
+        (_, true) => v1::ConsumeMode::BestEffort.into(),
+        _ => v1::ConsumeMode::Strict.into(),
+    }
+}
+
+fn minimum(call: &Call) -> Option<i64> {
+    call.option("min").map(|text| text.parse().unwrap())
+}
+
+fn uncovered(policy: Option<&str>) -> i32 {
+    match policy {
+        None | Some("refuse") => v1::UncoveredPolicy::Refuse.into(),
+        Some("check") => v1::UncoveredPolicy::Check.into(),
+        Some("record") => v1::UncoveredPolicy::Record.into(),
+        Some(other) => panic!("no policy is called {other}"),
+    }
+}
+
+fn proto(length: Option<&str>) -> Option<ProtoDuration> {
+    ProtoDuration::try_from(script::duration(length?)).ok()
+}
+
+fn period(text: &str) -> v1::Period {
+    let period = script::period(text);
+    let (unit, length) = match period.unit() {
+        Unit::None => (v1::PeriodUnit::None, None),
+        Unit::Hour => (v1::PeriodUnit::Hour, None),
+        Unit::Day => (v1::PeriodUnit::Day, None),
+        Unit::Week => (v1::PeriodUnit::Week, None),
+        Unit::Month => (v1::PeriodUnit::Month, None),
+        Unit::Year => (v1::PeriodUnit::Year, None),
+        Unit::Fixed(length) => (v1::PeriodUnit::Fixed, ProtoDuration::try_from(length).ok()),
+    };
+    v1::Period {
+        unit: unit.into(),
+        count: period.count() as i32,
+        anchor_time: None,
+        length,
+        time_zone: String::new(),
+    }
+}
+
+fn quota_id(call: &Call) -> String {
+    match call.option("id") {
+        Some(id) if id.starts_with('.') => format!("{}{id}", call.amounts[0].0),
+        Some(id) => id.to_owned(),
+        None => String::new(),
+    }
+}
+
+fn done(what: &str, replayed: bool) -> String {
+    match replayed {
+        true => format!("{what} replayed"),
+        false => what.to_owned(),
+    }
+}
+
+fn amounts(call: &Call) -> Vec<v1::Amount> {
+    call.numbers()
+        .into_iter()
+        .map(|(resource, amount)| v1::Amount { resource, amount })
+        .collect()
+}
+
+fn texts(amounts: &[v1::Amount]) -> Vec<(String, i64)> {
+    amounts
+        .iter()
+        .map(|amount| (amount.resource.clone(), amount.amount))
+        .collect()
+}
+
+fn verdict(call: &Call, verdict: Option<&v1::Verdict>, replayed: bool) -> String {
+    let verdict = verdict.expect("every decision has a verdict");
+    let shown = script::Verdict {
+        decision: match verdict.decision() {
+            v1::Decision::Granted => "granted",
+            v1::Decision::Partial => "partial",
+            v1::Decision::Delayed => "delayed",
+            v1::Decision::Denied => "denied",
+            v1::Decision::Unspecified => panic!("no decision"),
+        },
+        delay: verdict
+            .delay
+            .and_then(|delay| Duration::try_from(delay).ok()),
+        partial: verdict.granted_amount,
+        refusals: findings(&verdict.refusals),
+        exceeded: findings(&verdict.exceeded),
+        warnings: findings(&verdict.warnings),
+        shadows: findings(&verdict.shadows),
+        near: headroom(&verdict.near_limits),
+        tightest: headroom(&verdict.tightest_limits),
+        replayed,
+    };
+    script::verdict(call, &shown)
+}
+
+fn headroom(all: &[v1::LimitHeadroom]) -> Vec<script::Headroom<'_>> {
+    all.iter()
+        .map(|head| script::Headroom {
+            resource: &head.resource,
+            subject: &head.subject,
+            quota: &head.quota,
+            taken: head.taken,
+            limit: head.limit,
+        })
+        .collect()
+}
+
+fn findings(findings: &[v1::LimitFinding]) -> Vec<script::Finding<'_>> {
+    findings
+        .iter()
+        .map(|finding| {
+            let reason = v1::RefusalReason::as_str_name(&finding.reason());
+            let limit = finding
+                .limit
+                .as_ref()
+                .and_then(|limit| limit.limit.as_ref());
+            script::Finding {
+                reason: reason.trim_start_matches("REFUSAL_REASON_"),
+                resource: &finding.resource,
+                subject: &finding.subject,
+                quota: &finding.quota,
+                taken: finding.used + finding.held,
+                requested: finding.requested,
+                limit: match limit {
+                    Some(v1::limit::Limit::Value(value)) => value.to_string(),
+                    Some(v1::limit::Limit::Unlimited(_)) => "unlimited".into(),
+                    None => String::new(),
+                },
+                retry: finding
+                    .retry_delay
+                    .and_then(|delay| Duration::try_from(delay).ok()),
+            }
+        })
+        .collect()
+}

@@ -6,10 +6,10 @@ use std::time::Duration;
 use quota_core::Bounds;
 use quota_core::amount::Limit;
 use quota_core::command::{Action, Command, Consume, Existence, Operation, Provenance, SetQuota};
-use quota_core::evaluate::Mode;
 use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
-use quota_core::quota::{Origin, Target};
+use quota_core::quota::{Enforcement, Origin, State, Target};
 use quota_core::rejection::Rejection;
+use quota_core::verdict::Mode;
 use quota_server::engine::{Engine, Fault};
 use quota_tests::worlds::{TestStore, runtime};
 
@@ -23,6 +23,7 @@ fn command(id: &str, age: Option<Duration>, action: Action) -> Command {
         },
         provenance: Arc::new(Provenance::default()),
         action,
+        validate_only: false,
     }
 }
 
@@ -35,6 +36,7 @@ fn consume(subject: &str, amount: i64) -> Action {
         mode: Mode::Strict,
         labels: Default::default(),
         purpose: String::new(),
+        ttl: None,
     })
 }
 
@@ -68,7 +70,12 @@ fn a_journal_at_its_bound_forgets_before_it_drops() {
             engine = start(&store);
             let used = |engine: &Engine| {
                 let key = ResourceKey::parse("compute.cpu").unwrap();
-                engine.views().subject("system").unwrap().account(&key).used
+                engine
+                    .views()
+                    .subject("system")
+                    .unwrap()
+                    .account(&key)
+                    .map_or(0, |a| a.used)
             };
             let before = used(&engine);
             for old in 0..=round {
@@ -103,11 +110,18 @@ fn many_large_refusals_do_not_stop_the_writer() {
         lineage.push(parts[..end].join("/"));
     }
     let set = |subject: &str, id: usize| {
-        Action::SetQuota(SetQuota {
+        Action::SetQuotas(vec![SetQuota {
             target: Target::parse(subject).unwrap(),
             resource: cpu.clone(),
             id: Id::parse(&format!("q{id}")).unwrap(),
             limit: Limit::Value(1),
+            period: None,
+            rate: None,
+            enforcement: Enforcement::Deny,
+            state: State::Active,
+            valid_from: None,
+            valid_until: None,
+            near_percent: None,
             max_request: Some(1),
             display_name: String::new(),
             labels: Default::default(),
@@ -115,7 +129,7 @@ fn many_large_refusals_do_not_stop_the_writer() {
             existence: Existence::New,
             etag: String::new(),
             force: false,
-        })
+        }])
     };
     for subject in &lineage {
         for id in 0..16 {

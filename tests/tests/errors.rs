@@ -84,7 +84,6 @@ async fn every_bad_field_is_named() {
         "amounts[3].amount",
         "amounts[3].resource",
         "amounts[4].amount",
-        "amounts[4].resource",
         "labels",
         "minimum",
         "mode",
@@ -103,10 +102,11 @@ async fn every_bad_field_is_named() {
         subject: "tenants/a".into(),
         amounts: vec![amount("unknown.thing", 1)],
         consistent: true,
+        minimum: Some(2),
         ..CheckRequest::default()
     });
     let error = error.await.unwrap_err();
-    assert_eq!(fields(&error), ["amounts[0].resource", "consistent"].into());
+    assert_eq!(fields(&error), ["amounts[0].resource", "minimum"].into());
     let error = client.resize(ResizeRequest::default()).await.unwrap_err();
     assert_eq!(
         fields(&error),
@@ -142,11 +142,23 @@ async fn bad_quotas() {
     let bad = Quota {
         subject: "tenants/**".into(),
         resource: "compute.cpu".into(),
-        enforcement: v1::Enforcement::Warn.into(),
-        state: v1::QuotaState::Suspended.into(),
-        near_percent: Some(80),
+        enforcement: 9,
+        state: 9,
+        near_percent: Some(101),
         max_request: Some(0),
         valid_from_time: Some(quota_client::Timestamp::default()),
+        valid_until_time: Some(quota_client::Timestamp::default()),
+        period: Some(v1::Period {
+            count: 1001,
+            time_zone: "Europe/Berlin".into(),
+            length: Some(quota_client::ProtoDuration::default()),
+            ..v1::Period::default()
+        }),
+        rate: Some(v1::Rate {
+            bucket: Some(0),
+            delay_max: Some(quota_client::ProtoDuration::default()),
+            ..v1::Rate::default()
+        }),
         etag: "1".into(),
         ..Quota::default()
     };
@@ -161,9 +173,16 @@ async fn bad_quotas() {
         "quota.limit",
         "quota.max_request",
         "quota.near_percent",
+        "quota.period.count",
+        "quota.period.length",
+        "quota.period.time_zone",
+        "quota.period.unit",
+        "quota.rate.bucket",
+        "quota.rate.delay_max",
+        "quota.rate.interval",
         "quota.state",
         "quota.subject",
-        "quota.valid_from_time",
+        "quota.valid_until_time",
     ];
     assert_eq!(fields(&error), expected.into());
     // An unset limit is neither zero nor unlimited (C1.2); a negative one is none.
@@ -183,11 +202,33 @@ async fn bad_quotas() {
         let error = client.create_quota(create(quota)).await.unwrap_err();
         assert_eq!(fields(&error), ["quota.limit"].into());
     }
-    // No other kind comes in by the back door.
+    // What a kind cannot have.
+    let quota = |resource: &str| Quota {
+        subject: "tenants/a".into(),
+        resource: resource.into(),
+        limit: Some(Limit {
+            limit: Some(limit::Limit::Value(1)),
+        }),
+        ..Quota::default()
+    };
+    let hour = v1::Period {
+        unit: v1::PeriodUnit::Hour.into(),
+        ..v1::Period::default()
+    };
+    let wrong = Quota {
+        period: Some(hour),
+        enforcement: v1::Enforcement::Throttle.into(),
+        ..quota("compute.cpu")
+    };
+    let error = client.create_quota(create(wrong)).await.unwrap_err();
+    assert_eq!(fields(&error), ["quota.enforcement", "quota.period"].into());
+    let error = client.create_quota(create(quota("api.requests"))).await;
+    assert_eq!(fields(&error.unwrap_err()), ["quota.rate"].into());
+    // A kind that is not kept does not come in by the back door.
     let error = client.update_resource(UpdateResourceRequest {
         resource: Some(v1::Resource {
-            key: "r.rate".into(),
-            kind: v1::ResourceKind::Rate.into(),
+            key: "r.measured".into(),
+            kind: v1::ResourceKind::Measured.into(),
             base_unit: "count".into(),
             ..v1::Resource::default()
         }),

@@ -53,12 +53,60 @@ impl CheckService for Echo {
             }),
             subject: "system".into(),
             quota: "compute.cpu".into(),
+            ..v1::EffectiveLimit::default()
         };
+        let projection = |subject: &str| v1::Projection {
+            subject: subject.into(),
+            resource: "compute.cpu".into(),
+            used: 1 << 20,
+            projected: (1 << 20) + 1,
+            ..v1::Projection::default()
+        };
+        // As many levels as the real answer has.
+        let mut subjects = vec!["system"];
+        let pairs: Vec<usize> = request
+            .subject
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .collect();
+        subjects.extend(
+            pairs
+                .iter()
+                .skip(1)
+                .step_by(2)
+                .map(|at| &request.subject[..*at]),
+        );
+        subjects.push(&request.subject);
         Ok(Response::new(v1::CheckResponse {
-            decision: v1::Decision::Granted.into(),
+            verdict: Some(granted()),
+            projections: subjects.into_iter().map(projection).collect(),
             effective_limits: request.amounts.into_iter().map(least).collect(),
             ..v1::CheckResponse::default()
         }))
+    }
+
+    async fn batch_check(
+        &self,
+        _: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
+        Err(Status::unimplemented("the baseline has no BatchCheck"))
+    }
+}
+
+/// A verdict of the size of a real one.
+fn granted() -> v1::Verdict {
+    v1::Verdict {
+        decision: v1::Decision::Granted.into(),
+        tightest_limits: vec![v1::LimitHeadroom {
+            subject: "system".into(),
+            quota: "compute.cpu".into(),
+            resource: "compute.cpu".into(),
+            limit: 1 << 50,
+            taken: 1 << 20,
+            remaining: (1 << 50) - (1 << 20),
+            ..v1::LimitHeadroom::default()
+        }],
+        ..v1::Verdict::default()
     }
 }
 
@@ -70,7 +118,7 @@ impl ConsumeService for Echo {
     ) -> Result<Response<v1::ConsumeResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(v1::ConsumeResponse {
-            decision: v1::Decision::Granted.into(),
+            verdict: Some(granted()),
             allocation: Some(allocation(
                 request.subject,
                 request.allocation_id,
@@ -101,6 +149,22 @@ impl ConsumeService for Echo {
         _: Request<v1::ResizeRequest>,
     ) -> Result<Response<v1::ResizeResponse>, Status> {
         Err(Status::unimplemented("the baseline has no Resize"))
+    }
+
+    async fn batch(
+        &self,
+        _: Request<v1::BatchRequest>,
+    ) -> Result<Response<v1::BatchResponse>, Status> {
+        Err(Status::unimplemented("the baseline has no Batch"))
+    }
+
+    async fn renew_allocations(
+        &self,
+        _: Request<v1::RenewAllocationsRequest>,
+    ) -> Result<Response<v1::RenewAllocationsResponse>, Status> {
+        Err(Status::unimplemented(
+            "the baseline has no RenewAllocations",
+        ))
     }
 
     async fn release_matching(

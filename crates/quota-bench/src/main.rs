@@ -180,6 +180,7 @@ fn start_authority(runtime: &Runtime, config: &Config) -> Result<SocketAddr, Fai
     let limits = Limits {
         message_bytes_max: config.message_bytes_max,
         metadata_bytes_max: config.metadata_bytes_max,
+        connections_max: 10_000,
         streams_max: config.streams_max,
         drain_timeout: config.drain_timeout,
     };

@@ -1,13 +1,14 @@
 //! Messages as JSON: the field names of the proto, amounts as numbers (they fit a double).
 
 use quota_client::v1::{
-    Allocation, Amount, ConsumeMode, Decision, EffectiveLimit, Enforcement, Limit, LimitFinding,
-    Quota, QuotaOrigin, QuotaState, RefusalReason, Resource, ResourceKind, Subject, SubjectUsage,
-    WithoutQuota, limit,
+    Allocation, Amount, Decision, EffectiveLimit, Enforcement, ExplainedQuota, Hold, HoldState,
+    Limit, LimitFinding, LimitHeadroom, Projection, Quota, QuotaOrigin, QuotaState, RefusalReason,
+    Resource, ResourceKind, Subject, SubjectUsage, Verdict, WithoutQuota, limit,
 };
 use serde_json::{Map, Value, json};
 
 use crate::output::time;
+use crate::times;
 
 fn bare(name: &str, prefix: &str) -> Value {
     name.strip_prefix(prefix).unwrap_or(name).into()
@@ -15,13 +16,6 @@ fn bare(name: &str, prefix: &str) -> Value {
 
 pub(crate) fn decision(decision: Decision) -> Value {
     bare(decision.as_str_name(), "DECISION_")
-}
-
-pub(crate) fn mode(record: bool) -> i32 {
-    match record {
-        true => ConsumeMode::Record.into(),
-        false => ConsumeMode::Strict.into(),
-    }
 }
 
 pub(crate) fn limit(limit: Option<&Limit>) -> Value {
@@ -39,6 +33,47 @@ pub(crate) fn amounts(amounts: &[Amount]) -> Value {
     Value::Object(entries.collect::<Map<_, _>>())
 }
 
+/// A verdict as one object, to which the rest of the answer is added.
+pub(crate) fn verdict(verdict: &Verdict) -> Value {
+    json!({
+        "decision": decision(verdict.decision()),
+        "refusals": findings(&verdict.refusals),
+        "exceeded": findings(&verdict.exceeded),
+        "warnings": findings(&verdict.warnings),
+        "shadows": findings(&verdict.shadows),
+        "near_limits": verdict.near_limits.iter().map(headroom).collect::<Value>(),
+        "tightest_limits": verdict.tightest_limits.iter().map(headroom).collect::<Value>(),
+        "unbounded_resources": verdict.unbounded_resources,
+        "delay": verdict.delay.as_ref().map(times::shown),
+        "granted_amount": verdict.granted_amount,
+    })
+}
+
+fn headroom(head: &LimitHeadroom) -> Value {
+    json!({
+        "subject": head.subject,
+        "quota": head.quota,
+        "pattern": head.pattern,
+        "resource": head.resource,
+        "limit": head.limit,
+        "taken": head.taken,
+        "remaining": head.remaining,
+        "period_end_time": head.period_end_time.map(|end| time(Some(end))),
+    })
+}
+
+pub(crate) fn projection(projection: &Projection) -> Value {
+    json!({
+        "subject": projection.subject,
+        "resource": projection.resource,
+        "quota": projection.quota,
+        "used": projection.used,
+        "held": projection.held,
+        "projected": projection.projected,
+        "period_end_time": projection.period_end_time.map(|end| time(Some(end))),
+    })
+}
+
 pub(crate) fn findings(findings: &[LimitFinding]) -> Value {
     let finding = |finding: &LimitFinding| {
         json!({
@@ -52,6 +87,8 @@ pub(crate) fn findings(findings: &[LimitFinding]) -> Value {
             "held": finding.held,
             "requested": finding.requested,
             "shortfall": finding.shortfall,
+            "retry_delay": finding.retry_delay.as_ref().map(times::shown),
+            "period_end_time": finding.period_end_time.map(|end| time(Some(end))),
         })
     };
     findings.iter().map(finding).collect()
@@ -63,6 +100,8 @@ pub(crate) fn effective_limit(least: &EffectiveLimit) -> Value {
         "limit": limit(least.limit.as_ref()),
         "subject": least.subject,
         "quota": least.quota,
+        "period": least.period.as_ref().map(times::period_name),
+        "interval": least.interval.as_ref().map(times::duration_name),
     })
 }
 
@@ -79,6 +118,40 @@ pub(crate) fn allocation(allocation: &Allocation) -> Value {
         "purpose": allocation.purpose,
         "create_time": time(allocation.create_time),
         "update_time": time(allocation.update_time),
+        "expire_time": allocation.expire_time.map(|end| time(Some(end))),
+    })
+}
+
+pub(crate) fn hold(hold: &Hold) -> Value {
+    json!({
+        "name": hold.name,
+        "subject": hold.subject,
+        "also": hold.also,
+        "hold_id": hold.hold_id,
+        "allocation_id": hold.allocation_id,
+        "amounts": amounts(&hold.amounts),
+        "spent": amounts(&hold.spent),
+        "state": bare(HoldState::as_str_name(&hold.state()), "HOLD_STATE_"),
+        "generation": hold.generation,
+        "labels": hold.labels,
+        "source": hold.source,
+        "purpose": hold.purpose,
+        "create_time": time(hold.create_time),
+        "expire_time": time(hold.expire_time),
+        "end_time": hold.end_time.map(|end| time(Some(end))),
+        "committed_late": hold.committed_late,
+    })
+}
+
+pub(crate) fn explained(found: &ExplainedQuota) -> Value {
+    json!({
+        "subject": found.subject,
+        "quota": found.quota.as_ref().map(quota),
+        "in_force": found.in_force,
+        "why_not": found.why_not,
+        "effective": found.effective,
+        "used": found.used,
+        "held": found.held,
     })
 }
 
@@ -116,6 +189,15 @@ pub(crate) fn quota(quota: &Quota) -> Value {
         "limit": limit(quota.limit.as_ref()),
         "enforcement": bare(Enforcement::as_str_name(&quota.enforcement()), "ENFORCEMENT_"),
         "max_request": quota.max_request,
+        "period": quota.period.as_ref().map(times::period_name),
+        "current_period": quota.current_period.as_ref().map(times::period_name),
+        "period_change_time": quota.period_change_time.map(|at| time(Some(at))),
+        "interval": quota.rate.and_then(|rate| rate.interval).as_ref().map(times::duration_name),
+        "bucket": quota.rate.and_then(|rate| rate.bucket),
+        "delay_max": quota.rate.and_then(|rate| rate.delay_max).as_ref().map(times::shown),
+        "near_percent": quota.near_percent,
+        "valid_from_time": quota.valid_from_time.map(|at| time(Some(at))),
+        "valid_until_time": quota.valid_until_time.map(|at| time(Some(at))),
         "state": bare(QuotaState::as_str_name(&quota.state()), "QUOTA_STATE_"),
         "display_name": quota.display_name,
         "labels": quota.labels,
@@ -133,6 +215,12 @@ pub(crate) fn usage(usage: &SubjectUsage) -> Value {
                 "quota_id": quota.quota_id,
                 "limit": limit(quota.limit.as_ref()),
                 "pattern": quota.pattern,
+                "used": quota.used,
+                "held": quota.held,
+                "period": quota.period.as_ref().map(times::period_name),
+                "period_end_time": quota.period_end_time.map(|end| time(Some(end))),
+                "interval": quota.interval.as_ref().map(times::duration_name),
+                "near": quota.near,
             })
         });
         json!({
@@ -140,7 +228,7 @@ pub(crate) fn usage(usage: &SubjectUsage) -> Value {
             "used": line.used,
             "held": line.held,
             "quotas": quotas.collect::<Value>(),
-            "effective_limit": line.effective_limit.as_ref().map(effective_limit),
+            "effective_limits": line.effective_limits.iter().map(effective_limit).collect::<Value>(),
         })
     };
     json!({

@@ -4,13 +4,19 @@
 //! table; `--output json` is one object on stdout; progress goes to stderr.
 
 mod admin;
+mod apply;
+mod hold;
 mod json;
+mod manifest;
 mod operate;
 mod output;
 mod pages;
 mod replay;
+mod server;
+mod times;
 mod units;
 mod usage;
+mod verdict;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -48,13 +54,13 @@ enum Format {
 enum Command {
     /// Tenants, projects, users: who is bounded.
     #[command(subcommand)]
-    Subject(admin::SubjectCommand),
+    Subject(admin::subject::SubjectCommand),
     /// What is limited, and in which units.
     #[command(subcommand)]
-    Resource(admin::ResourceCommand),
+    Resource(admin::resource::ResourceCommand),
     /// Limits on subjects, and on patterns of subjects.
     #[command(subcommand)]
-    Quota(admin::QuotaCommand),
+    Quota(Box<admin::quota::QuotaCommand>),
     /// What is in use, as a tree.
     Usage(usage::UsageArgs),
     /// What a consume would answer now. It promises nothing.
@@ -65,10 +71,28 @@ enum Command {
     Release(operate::ReleaseArgs),
     /// Set new absolute amounts of an allocation.
     Resize(operate::ResizeArgs),
+    /// Give CONCURRENCY allocations more time; exits 3 where one has ended.
+    Renew(operate::RenewArgs),
+    /// Hold for a time.
+    Reserve(hold::ReserveArgs),
+    /// Holds, and what becomes of them.
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
     /// Release whole allocations by label.
     ReleaseMatching(operate::ReleaseMatchingArgs),
     /// List allocations.
     Allocations(operate::AllocationsArgs),
+    /// Make quotas, subjects and resources as a YAML file says.
+    Apply(apply::ApplyArgs),
+    /// Write all quotas, described subjects and own resources as YAML.
+    Export(apply::ExportArgs),
+    /// Set the counts or buckets of a subject to zero.
+    ResetUsage(server::ResetArgs),
+    /// Change what was counted, on the whole path.
+    CorrectUsage(server::CorrectArgs),
+    /// The server itself.
+    #[command(subcommand)]
+    Server(server::ServerCommand),
     /// Play a real cluster log against the server.
     #[command(subcommand)]
     Replay(replay::ReplayCommand),
@@ -146,14 +170,22 @@ async fn run(cli: Cli) -> Result<Ending, Failure> {
     .map_err(|error| Failure::Usage(error.to_string()))?;
     let output = Output::new(cli.output == Format::Json);
     match cli.command {
-        Command::Subject(command) => admin::subject(&client, &output, command).await,
-        Command::Resource(command) => admin::resource(&client, &output, command).await,
-        Command::Quota(command) => admin::quota(&client, &output, command).await,
+        Command::Subject(command) => admin::subject::subject(&client, &output, command).await,
+        Command::Resource(command) => admin::resource::resource(&client, &output, command).await,
+        Command::Quota(command) => admin::quota::quota(&client, &output, *command).await,
         Command::Usage(args) => usage::usage(&client, &output, args).await,
         Command::Check(args) => operate::check(&client, &output, args).await,
         Command::Consume(args) => operate::consume(&client, &output, args).await,
         Command::Release(args) => operate::release(&client, &output, args).await,
         Command::Resize(args) => operate::resize(&client, &output, args).await,
+        Command::Renew(args) => operate::renew(&client, &output, args).await,
+        Command::Reserve(args) => hold::reserve(&client, &output, args).await,
+        Command::Hold(command) => hold::hold(&client, &output, command).await,
+        Command::Apply(args) => apply::apply(&client, &output, args).await,
+        Command::Export(args) => apply::export(&client, &output, args).await,
+        Command::ResetUsage(args) => server::reset(&client, &output, args).await,
+        Command::CorrectUsage(args) => server::correct(&client, &output, args).await,
+        Command::Server(command) => server::server(&client, &output, command).await,
         Command::ReleaseMatching(args) => operate::release_matching(&client, &output, args).await,
         Command::Allocations(args) => operate::allocations(&client, &output, args).await,
         Command::Replay(command) => replay::replay(&client, &output, command).await,

@@ -4,20 +4,23 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use quota_client::v1::{
-    Allocation, Amount, CheckRequest, ConsumeRequest, Decision, LimitFinding,
-    ListAllocationsRequest, ReleaseMatchingRequest, ReleaseRequest, ResizeRequest,
-    VerifyInvariantsRequest,
+    Allocation, Amount, CheckRequest, ConsumeMode, ConsumeRequest, EffectiveLimit,
+    ListAllocationsRequest, ReleaseMatchingRequest, ReleaseRequest, RenewAllocationsRequest,
+    ResizeRequest, VerifyInvariantsRequest,
 };
 use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
-use crate::output::{Output, findings, labels, time};
+use crate::output::{Output, labels, time};
 use crate::pages::all_pages;
+use crate::times;
 use crate::units::{self, Units};
+use crate::verdict::{self, Answered, describe};
 use crate::{Ending, Failure, is_unavailable, json as show};
 
+/// Who and what.
 #[derive(Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct WhatArgs {
     /// Subject that would be charged, such as tenants/acme/projects/web.
     subject: String,
     /// What would be charged, such as compute.cpu=4cores compute.memory=16GiB.
@@ -28,18 +31,89 @@ pub(crate) struct CheckArgs {
     also: Vec<String>,
 }
 
+impl WhatArgs {
+    /// Who and what, apart.
+    pub(crate) async fn read(
+        self,
+        units: &mut Units<'_>,
+    ) -> Result<(String, Vec<String>, Vec<Amount>), Failure> {
+        let amounts = amounts(units, &self.amounts).await?;
+        Ok((self.subject, self.also, amounts))
+    }
+}
+
+/// How it is decided.
 #[derive(Args)]
-pub(crate) struct ConsumeArgs {
-    #[command(flatten)]
-    what: CheckArgs,
-    /// Name of the allocation below the subject, such as a VM's uuid.
-    #[arg(long, value_name = "ID")]
-    allocation: Option<String>,
-    #[command(flatten)]
-    operation: OperationArgs,
+pub(crate) struct ModeArgs {
     /// It has happened: charge it even above limits.
     #[arg(long)]
     record: bool,
+    /// As much of one resource as fits, at least one.
+    #[arg(long, conflicts_with = "record")]
+    best_effort: bool,
+    /// As much of one resource as fits, at least this.
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "record")]
+    minimum: Option<String>,
+}
+
+impl ModeArgs {
+    async fn read(
+        &self,
+        units: &mut Units<'_>,
+        amounts: &[(String, String)],
+    ) -> Result<(i32, Option<i64>), Failure> {
+        let minimum = match (&self.minimum, amounts.first()) {
+            (Some(text), Some((resource, _))) => Some(units.amount(resource, text).await?),
+            _ => None,
+        };
+        let mode = match (self.record, self.best_effort || minimum.is_some()) {
+            (true, _) => ConsumeMode::Record,
+            (_, true) => ConsumeMode::BestEffort,
+            _ => ConsumeMode::Strict,
+        };
+        Ok((mode.into(), minimum))
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+    #[command(flatten)]
+    mode: ModeArgs,
+    /// One instant over all accounts: waits for the writer.
+    #[arg(long)]
+    consistent: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RenewArgs {
+    /// Subject that was charged.
+    subject: String,
+    /// Names of its allocations.
+    #[arg(required = true, value_name = "ALLOCATION")]
+    allocations: Vec<String>,
+    /// How long from now on.
+    #[arg(long, value_name = "TIME", value_parser = times::duration)]
+    ttl: quota_client::ProtoDuration,
+    #[command(flatten)]
+    operation: OperationArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ConsumeArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+    /// Name of the allocation below the subject, such as a VM's uuid.
+    #[arg(long, value_name = "ID")]
+    allocation: Option<String>,
+    /// How long the CONCURRENCY resources count unless renewed, such as 60s. Needed where there are any.
+    #[arg(long, value_name = "TIME", value_parser = times::duration)]
+    ttl: Option<quota_client::ProtoDuration>,
+    #[command(flatten)]
+    operation: OperationArgs,
+    #[command(flatten)]
+    mode: ModeArgs,
     /// A label of the allocation; up to eight times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -55,7 +129,7 @@ pub(crate) struct OperationArgs {
     operation_id: String,
     /// The system that asks.
     #[arg(long, default_value = "quotactl")]
-    source: String,
+    pub(crate) source: String,
 }
 
 #[derive(Args)]
@@ -130,7 +204,7 @@ pub(crate) struct AllocationsArgs {
 
 impl OperationArgs {
     /// The id, made here if none was given, so that it is known when the answer is lost.
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         match self.operation_id.is_empty() {
             true => quota_client::new_operation_id(),
             false => self.operation_id.clone(),
@@ -139,7 +213,7 @@ impl OperationArgs {
 }
 
 /// Says how to ask again where the answer was lost.
-fn lost(error: Error, operation_id: &str) -> Failure {
+pub(crate) fn lost(error: Error, operation_id: &str) -> Failure {
     if !is_unavailable(&error) {
         return error.into();
     }
@@ -157,7 +231,7 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-async fn amounts(
+pub(crate) async fn amounts(
     units: &mut Units<'_>,
     typed: &[(String, String)],
 ) -> Result<Vec<Amount>, Failure> {
@@ -177,42 +251,58 @@ pub(crate) async fn check(
     args: CheckArgs,
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
+    let (mode, minimum) = args.mode.read(&mut units, &args.what.amounts).await?;
     let request = CheckRequest {
-        subject: args.subject,
-        also: args.also,
-        amounts: amounts(&mut units, &args.amounts).await?,
-        ..CheckRequest::default()
+        amounts: amounts(&mut units, &args.what.amounts).await?,
+        subject: args.what.subject,
+        also: args.what.also,
+        consistent: args.consistent,
+        mode,
+        minimum,
     };
     let answer = client.check(request).await?;
-    let ending = ending(answer.decision());
+    let verdict = answer.verdict.clone().unwrap_or_default();
+    let ending = verdict::ending(&verdict);
     if output.is_json() {
-        output.object(&json!({
-            "decision": show::decision(answer.decision()),
-            "refusals": show::findings(&answer.refusals),
-            "effective_limits": answer.effective_limits.iter().map(show::effective_limit).collect::<Value>(),
-            "unbounded_resources": answer.unbounded_resources,
-            "journal_unavailable": answer.journal_unavailable,
-        }))?;
+        let mut shown = show::verdict(&verdict);
+        let limits = answer.effective_limits.iter().map(show::effective_limit);
+        shown["effective_limits"] = limits.collect();
+        shown["projections"] = answer.projections.iter().map(show::projection).collect();
+        shown["journal_unavailable"] = answer.journal_unavailable.into();
+        output.object(&shown)?;
         return Ok(ending);
     }
-    let mut text = verdict(&mut units, answer.decision(), &answer.refusals, &[]).await;
+    let mut text = verdict::text(&mut units, &verdict, "granted").await;
     for least in &answer.effective_limits {
-        let limit = units
-            .show_limit(&least.resource, least.limit.as_ref())
-            .await;
-        match least.subject.as_str() {
-            "" => text.push_str(&format!("{}: unbounded\n", least.resource)),
-            subject => text.push_str(&format!(
-                "{}: at most {limit} ({} of {subject})\n",
-                least.resource, least.quota
-            )),
-        }
+        text.push_str(&effective(&mut units, least).await);
     }
     if answer.journal_unavailable {
         text.push_str("The journal cannot be written: a consume would be refused now.\n");
     }
     output.text(&text)?;
     Ok(ending)
+}
+
+/// The least limit of a resource, as a line.
+async fn effective(units: &mut Units<'_>, least: &EffectiveLimit) -> String {
+    let limit = units
+        .show_limit(&least.resource, least.limit.as_ref())
+        .await;
+    let per = match (&least.period, &least.interval) {
+        (Some(period), _) => match times::period_name(period).as_str() {
+            "none" => String::new(),
+            name => format!(" per {name}"),
+        },
+        (None, Some(interval)) => format!(" per {}", times::duration_name(interval)),
+        (None, None) => String::new(),
+    };
+    match least.subject.as_str() {
+        "" => format!("{}: unbounded\n", least.resource),
+        subject => format!(
+            "{}: at most {limit}{per} ({} of {subject})\n",
+            least.resource, least.quota
+        ),
+    }
 }
 
 pub(crate) async fn consume(
@@ -222,32 +312,34 @@ pub(crate) async fn consume(
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
     let id = args.operation.id();
+    let (mode, minimum) = args.mode.read(&mut units, &args.what.amounts).await?;
     let request = ConsumeRequest {
+        amounts: amounts(&mut units, &args.what.amounts).await?,
         subject: args.what.subject,
         also: args.what.also,
-        amounts: amounts(&mut units, &args.what.amounts).await?,
         operation_id: id.clone(),
         allocation_id: args.allocation.unwrap_or_default(),
-        mode: show::mode(args.record),
+        mode,
+        minimum,
+        ttl: args.ttl,
         labels: args.labels.into_iter().collect(),
         source: args.operation.source,
         purpose: args.purpose,
-        ..ConsumeRequest::default()
+        operation_age: None,
     };
     let answer = client
         .consume(request)
         .await
         .map_err(|error| lost(error, &id))?;
-    let charged = Charged {
-        decision: answer.decision(),
-        refusals: answer.refusals,
-        exceeded: answer.exceeded,
+    let answered = Answered {
+        verdict: answer.verdict.unwrap_or_default(),
+        granted: "granted",
         allocation: answer.allocation,
-        unbounded: answer.unbounded_resources,
+        hold: None,
         operation_id: answer.operation_id,
         replayed: answer.replayed,
     };
-    charged.print(&mut units, output).await
+    answered.print(&mut units, output).await
 }
 
 pub(crate) async fn resize(
@@ -257,11 +349,15 @@ pub(crate) async fn resize(
 ) -> Result<Ending, Failure> {
     let mut units = Units::new(client);
     let id = args.operation.id();
+    let mode = match args.record {
+        true => ConsumeMode::Record,
+        false => ConsumeMode::Strict,
+    };
     let request = ResizeRequest {
         subject: args.subject,
         allocation_id: args.allocation,
         amounts: amounts(&mut units, &args.amounts).await?,
-        mode: show::mode(args.record),
+        mode: mode.into(),
         operation_id: id.clone(),
         expected_generation: args.generation,
         source: args.operation.source,
@@ -271,54 +367,64 @@ pub(crate) async fn resize(
         .resize(request)
         .await
         .map_err(|error| lost(error, &id))?;
-    let charged = Charged {
-        decision: answer.decision(),
-        refusals: answer.refusals,
-        exceeded: answer.exceeded,
+    let answered = Answered {
+        verdict: answer.verdict.unwrap_or_default(),
+        granted: "granted",
         allocation: answer.allocation,
-        unbounded: answer.unbounded_resources,
+        hold: None,
         operation_id: answer.operation_id,
         replayed: answer.replayed,
     };
-    charged.print(&mut units, output).await
+    answered.print(&mut units, output).await
 }
 
-/// The answer to a consume or a resize.
-struct Charged {
-    decision: Decision,
-    refusals: Vec<LimitFinding>,
-    exceeded: Vec<LimitFinding>,
-    allocation: Option<Allocation>,
-    unbounded: Vec<String>,
-    operation_id: String,
-    replayed: bool,
-}
-
-impl Charged {
-    async fn print(self, units: &mut Units<'_>, output: &Output) -> Result<Ending, Failure> {
-        let ending = ending(self.decision);
-        if output.is_json() {
-            output.object(&json!({
-                "decision": show::decision(self.decision),
-                "refusals": show::findings(&self.refusals),
-                "exceeded": show::findings(&self.exceeded),
-                "allocation": self.allocation.as_ref().map(show::allocation),
-                "unbounded_resources": self.unbounded,
-                "operation_id": self.operation_id,
-                "replayed": self.replayed,
-            }))?;
-            return Ok(ending);
-        }
-        let mut text = verdict(units, self.decision, &self.refusals, &self.exceeded).await;
-        if let Some(allocation) = &self.allocation {
-            text.push_str(&format!("{}\n", describe(units, allocation).await));
-        }
-        if self.replayed {
-            text.push_str("This is the stored answer of an earlier call with this operation id.\n");
-        }
-        output.text(&text)?;
-        Ok(ending)
+pub(crate) async fn renew(
+    client: &Client,
+    output: &Output,
+    args: RenewArgs,
+) -> Result<Ending, Failure> {
+    let id = args.operation.id();
+    let request = RenewAllocationsRequest {
+        subject: args.subject,
+        allocation_ids: args.allocations,
+        ttl: Some(args.ttl),
+        operation_id: id.clone(),
+        source: args.operation.source,
+        operation_age: None,
+    };
+    let answer = client
+        .renew_allocations(request)
+        .await
+        .map_err(|error| lost(error, &id))?;
+    let ending = match answer.missing_allocation_ids.is_empty() {
+        true => Ending::Done,
+        false => Ending::Refused,
+    };
+    if output.is_json() {
+        let renewed = answer.renewed.iter().map(|renewed| {
+            json!({
+                "allocation_id": renewed.allocation_id,
+                "expire_time": time(renewed.expire_time),
+            })
+        });
+        output.object(&json!({
+            "renewed": renewed.collect::<Value>(),
+            "missing_allocation_ids": answer.missing_allocation_ids,
+            "operation_id": answer.operation_id,
+            "replayed": answer.replayed,
+        }))?;
+        return Ok(ending);
     }
+    let mut text = String::new();
+    for renewed in &answer.renewed {
+        let until = time(renewed.expire_time);
+        text.push_str(&format!("{} until {until}\n", renewed.allocation_id));
+    }
+    for missing in &answer.missing_allocation_ids {
+        text.push_str(&format!("{missing} has ended; consume it again\n"));
+    }
+    output.text(&text)?;
+    Ok(ending)
 }
 
 pub(crate) async fn release(
@@ -427,9 +533,18 @@ pub(crate) async fn allocations(
             list(&mut units, &allocation.amounts).await,
             labels(&allocation.labels),
             time(allocation.create_time),
+            time(allocation.expire_time),
         ]);
     }
-    let header = ["subject", "allocation", "also", "holds", "labels", "since"];
+    let header = [
+        "subject",
+        "allocation",
+        "also",
+        "holds",
+        "labels",
+        "since",
+        "until",
+    ];
     output.table(&header, rows, "no allocations")?;
     Ok(Ending::Done)
 }
@@ -475,38 +590,7 @@ pub(crate) async fn verify(client: &Client, output: &Output) -> Result<Ending, F
     }
 }
 
-fn ending(decision: Decision) -> Ending {
-    match decision {
-        Decision::Denied => Ending::Refused,
-        _ => Ending::Done,
-    }
-}
-
-async fn verdict(
-    units: &mut Units<'_>,
-    decision: Decision,
-    refusals: &[LimitFinding],
-    exceeded: &[LimitFinding],
-) -> String {
-    match decision {
-        Decision::Denied => format!("refused\n{}\n", findings(units, refusals).await),
-        _ if !exceeded.is_empty() => format!(
-            "granted, as a fact, above these limits\n{}\n",
-            findings(units, exceeded).await
-        ),
-        _ => "granted\n".into(),
-    }
-}
-
-async fn describe(units: &mut Units<'_>, allocation: &Allocation) -> String {
-    let amounts = list(units, &allocation.amounts).await;
-    format!(
-        "{}: {amounts} (generation {})",
-        allocation.name, allocation.generation
-    )
-}
-
-async fn list(units: &mut Units<'_>, amounts: &[Amount]) -> String {
+pub(crate) async fn list(units: &mut Units<'_>, amounts: &[Amount]) -> String {
     let mut texts = Vec::new();
     for amount in amounts {
         let shown = units.show(&amount.resource, amount.amount).await;

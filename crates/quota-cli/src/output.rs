@@ -9,6 +9,7 @@ use quota_client::v1::{LimitFinding, RefusalReason};
 use serde_json::Value;
 
 use crate::Failure;
+use crate::times;
 use crate::units::Units;
 
 pub(crate) struct Output {
@@ -88,6 +89,10 @@ pub(crate) async fn findings(units: &mut Units<'_>, findings: &[LimitFinding]) -
             units.show(key, finding.held).await,
             units.show(key, finding.requested).await,
             units.show(key, finding.shortfall).await,
+            finding
+                .retry_delay
+                .as_ref()
+                .map_or("-".into(), times::shown),
         ]);
     }
     let header = [
@@ -100,6 +105,7 @@ pub(crate) async fn findings(units: &mut Units<'_>, findings: &[LimitFinding]) -
         "held",
         "requested",
         "too much",
+        "again after",
     ];
     table(&header, rows).to_string()
 }
@@ -116,4 +122,10 @@ pub(crate) fn time(at: Option<Timestamp>) -> String {
     system.map_or("-".into(), |at| {
         humantime::format_rfc3339_seconds(at).to_string()
     })
+}
+
+/// An instant in UTC, exact.
+pub(crate) fn exact_time(at: Timestamp) -> String {
+    let system = std::time::SystemTime::try_from(at);
+    system.map_or("-".into(), |at| humantime::format_rfc3339(at).to_string())
 }

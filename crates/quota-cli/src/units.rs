@@ -68,6 +68,11 @@ impl<'a> Units<'a> {
         }
     }
 
+    /// Takes a resource for known.
+    pub(crate) fn learn(&mut self, resource: Resource) {
+        self.known.insert(resource.key.clone(), resource);
+    }
+
     /// The units of a resource.
     pub(crate) async fn of(&mut self, key: &str) -> Result<Resource, Error> {
         if let Some(known) = self.known.get(key) {
@@ -86,7 +91,12 @@ impl<'a> Units<'a> {
             return Ok(bare);
         }
         let resource = self.of(key).await?;
-        parse(text, &resource).map_err(Failure::Usage)
+        let (sign, size) = match text.strip_prefix('-') {
+            Some(size) => (-1, size),
+            None => (1, text),
+        };
+        let amount = parse(size, &resource).map_err(Failure::Usage)?;
+        Ok(sign * amount)
     }
 
     /// A limit as it was typed.
@@ -113,6 +123,15 @@ impl<'a> Units<'a> {
             Some(limit::Limit::Unlimited(_)) => "unlimited".into(),
             None => "-".into(),
         }
+    }
+}
+
+/// An amount as it can be typed again, exact: in the unit that people use where that can be read back.
+pub(crate) fn typed(amount: i64, resource: &Resource) -> String {
+    let shown = show(amount, resource).replace(' ', "");
+    match parse(&shown, resource) {
+        Ok(read) if read == amount => shown,
+        _ => amount.to_string(),
     }
 }
 

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use quota_client::v1::{
-    GetResourceRequest, GetUsageRequest, ListUsageRequest, ResourceUsage, SubjectUsage, limit,
+    AppliedQuota, Enforcement, GetResourceRequest, GetUsageRequest, ListUsageRequest, QuotaState,
+    ResourceUsage, SubjectUsage, limit,
 };
 use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
-use crate::output::Output;
+use crate::output::{Output, time};
 use crate::pages::all_pages;
+use crate::times;
 use crate::units::Units;
 use crate::{Ending, Failure, json as show};
 
@@ -60,8 +62,9 @@ pub(crate) async fn usage(
         text.push_str(&line.text);
         text.push('\n');
         for account in line.accounts {
-            let shown = account_line(&mut units, account).await;
-            text.push_str(&format!("{}{shown}\n", line.indent));
+            for shown in account_lines(&mut units, account).await {
+                text.push_str(&format!("{}{shown}\n", line.indent));
+            }
         }
     }
     if text.is_empty() {
@@ -146,35 +149,36 @@ impl<'a> Tree<'a> {
     }
 }
 
-async fn account_line(units: &mut Units<'_>, account: &ResourceUsage) -> String {
+/// An account in lines: what is in use, with a bar for the limit that is fullest; of a COUNTER and a RATE a
+/// line for every quota, which has a count or a bucket of its own.
+async fn account_lines(units: &mut Units<'_>, account: &ResourceUsage) -> Vec<String> {
     let key = &account.resource;
+    let own = |quota: &&AppliedQuota| quota.period.is_some() || quota.interval.is_some();
+    let mut lines = Vec::new();
+    for quota in account.quotas.iter().filter(own) {
+        lines.push(quota_line(units, key, quota).await);
+    }
+    if !lines.is_empty() {
+        return lines;
+    }
     let used = units.show(key, account.used).await;
     let held = match account.held {
         0 => String::new(),
         held => format!(" + {} held", units.show(key, held).await),
     };
-    let own = account.quotas.iter().filter_map(|quota| {
-        let limit = quota.limit.as_ref()?.limit.as_ref()?;
-        Some((quota, limit))
-    });
-    let least = own
-        .filter_map(|(quota, limit)| match limit {
-            limit::Limit::Value(value) => Some((quota, *value)),
-            limit::Limit::Unlimited(_) => None,
-        })
-        .min_by_key(|(_, value)| *value);
-    match least {
+    let limits = account
+        .quotas
+        .iter()
+        .filter_map(|quota| Some((quota, value(quota)?)));
+    match limits.min_by_key(|(_, value)| *value) {
         Some((quota, limit)) => {
-            let from = match quota.pattern.as_str() {
-                "" => String::new(),
-                pattern => format!("  (default of {pattern})"),
-            };
             let taken = account.used.saturating_add(account.held);
-            format!(
-                "{key:<28} {} {used}{held} / {}{from}",
-                bar(taken, limit),
-                units.show(key, limit).await
-            )
+            let limit_shown = units.show(key, limit).await;
+            let bar = bar(taken, limit);
+            lines.push(format!(
+                "{key:<28} {bar} {used}{held} / {limit_shown}{}",
+                notes(quota)
+            ));
         }
         None => {
             let none = if account.quotas.is_empty() {
@@ -182,13 +186,77 @@ async fn account_line(units: &mut Units<'_>, account: &ResourceUsage) -> String 
             } else {
                 "unlimited"
             };
-            format!(
-                "{key:<28} {:<width$} {used}{held}  ({none})",
-                "",
-                width = BAR + 7
-            )
+            lines.push(blank(key, &format!("{used}{held}  ({none})")));
         }
     }
+    lines
+}
+
+/// One count or bucket.
+async fn quota_line(units: &mut Units<'_>, key: &str, quota: &AppliedQuota) -> String {
+    let taken = quota.used.saturating_add(quota.held);
+    let shown = units.show(key, taken).await;
+    let per = match (&quota.period, &quota.interval) {
+        (Some(period), _) => match times::period_name(period).as_str() {
+            "none" => " in all".into(),
+            name => format!(" per {name}"),
+        },
+        (None, Some(interval)) => {
+            format!(" at once, refilled in {}", times::duration_name(interval))
+        }
+        (None, None) => String::new(),
+    };
+    let limit = match quota.bucket {
+        0 => value(quota),
+        bucket => Some(bucket),
+    };
+    let end = match quota.period_end_time {
+        Some(_) => format!(", until {}", time(quota.period_end_time)),
+        None => String::new(),
+    };
+    match limit {
+        Some(limit) => {
+            let limit_shown = units.show(key, limit).await;
+            let bar = bar(taken, limit);
+            format!(
+                "{key:<28} {bar} {shown} / {limit_shown}{per}{end}{}",
+                notes(quota)
+            )
+        }
+        None => blank(key, &format!("{shown}{per}  (unlimited)")),
+    }
+}
+
+/// Where a quota comes from, and what it does where that is not to refuse.
+fn notes(quota: &AppliedQuota) -> String {
+    let mut notes = String::new();
+    if !quota.pattern.is_empty() {
+        notes.push_str(&format!("  (default of {})", quota.pattern));
+    }
+    let enforcement = Enforcement::as_str_name(&quota.enforcement());
+    match quota.enforcement() {
+        Enforcement::Unspecified | Enforcement::Deny => {}
+        _ => notes.push_str(&format!(
+            "  {}",
+            enforcement.trim_start_matches("ENFORCEMENT_")
+        )),
+    }
+    if quota.state() == QuotaState::Suspended {
+        notes.push_str("  SUSPENDED");
+    }
+    notes
+}
+
+fn value(quota: &AppliedQuota) -> Option<i64> {
+    match quota.limit.as_ref()?.limit.as_ref()? {
+        limit::Limit::Value(value) => Some(*value),
+        limit::Limit::Unlimited(_) => None,
+    }
+}
+
+/// A line without a bar.
+fn blank(key: &str, text: &str) -> String {
+    format!("{key:<28} {:<width$} {text}", "", width = BAR + 7)
 }
 
 fn bar(taken: i64, limit: i64) -> String {

@@ -52,6 +52,7 @@ fn call(verb: &str, place: &str, amounts: &[(String, i64)], id: Option<&str>) ->
             .into_iter()
             .collect(),
         flags: vec!["force".into()],
+        members: Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use quota_client::v1::{Limit, Quota, UpdateQuotaRequest};
 
 use super::log::Log;
 use crate::Failure;
-use crate::admin::list_quotas;
+use crate::admin::quota::list_quotas;
 use crate::units::Units;
 
 const SYSTEM: &str = "system";
@@ -154,7 +154,7 @@ impl Plan {
                 }),
                 allow_missing: true,
                 force,
-                operation_id: String::new(),
+                ..UpdateQuotaRequest::default()
             };
             client.update_quota(request).await?;
         }

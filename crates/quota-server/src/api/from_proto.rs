@@ -45,6 +45,8 @@ pub(super) struct Reader {
     /// What only the state says is wrong. A mutation leaves that to the ledger, which first looks whether the
     /// operation was answered before.
     doubts: Vec<Violation>,
+    /// Where the amounts that were read stand in the request.
+    positions: Vec<usize>,
 }
 
 impl Reader {
@@ -97,7 +99,16 @@ impl Reader {
 
     /// Notes what the resources say is wrong.
     pub(super) fn doubt(&mut self, resources: &Resources, amounts: &Amounts, purpose: Use) {
-        self.doubts.extend(check_use(resources, amounts, purpose));
+        for mut doubt in check_use(resources, amounts, purpose) {
+            let read = doubt.field.strip_prefix("amounts[");
+            let read = read.and_then(|rest| rest.split_once(']'));
+            if let Some((at, rest)) = read
+                && let Some(at) = at.parse().ok().and_then(|at: usize| self.positions.get(at))
+            {
+                doubt.field = format!("amounts[{at}]{rest}");
+            }
+            self.doubts.push(doubt);
+        }
     }
 
     fn take<T>(&mut self, field: impl Into<String>, read: Result<T, NameError>) -> Option<T> {
@@ -156,6 +167,7 @@ impl Reader {
     /// Amounts, each resource once, `least` to [`AMOUNT_MAX`].
     pub(super) fn amounts(&mut self, amounts: &[v1::Amount], least: i64) -> Amounts {
         let mut read: Amounts = Vec::new();
+        self.positions.clear();
         if amounts.len() > RESOURCES_MAX {
             let text = format!("has {} resources; at most {RESOURCES_MAX}", amounts.len());
             self.wrong("amounts", text);
@@ -176,6 +188,7 @@ impl Reader {
                 self.wrong(field, format!("{key} is named twice; each resource once"));
                 continue;
             }
+            self.positions.push(at);
             read.push((key, amount.amount));
         }
         read

@@ -1,0 +1,185 @@
+//! Times for people: `90s`, `+7d`, `2026-12-01`, `3months`.
+
+use std::time::{Duration, SystemTime};
+
+use quota_client::v1::{Period, PeriodUnit};
+use quota_client::{ProtoDuration, Timestamp};
+
+/// A bound in time that can be taken away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bound {
+    /// At this instant.
+    At(Timestamp),
+    /// None.
+    None,
+}
+
+/// Reads `500ms`, `90s`, `2h`, `7d`.
+pub(crate) fn duration(text: &str) -> Result<ProtoDuration, String> {
+    let length = humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no time such as 90s or 2h: {error}"))?;
+    ProtoDuration::try_from(length).map_err(|_| format!("{text:?} is too long"))
+}
+
+/// Reads `2026-12-01`, `2026-12-01T08:00:00Z`, `+7d`, `now`; dates are in UTC.
+pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(now().into());
+    }
+    if let Some(later) = text.strip_prefix('+') {
+        let length = humantime::parse_duration(later)
+            .map_err(|error| format!("{later:?} is no time such as 7d: {error}"))?;
+        return Ok((now() + length).into());
+    }
+    let whole = match text.len() {
+        10 => format!("{text}T00:00:00Z"),
+        _ => text.to_owned(),
+    };
+    let at = humantime::parse_rfc3339(&whole).map_err(|error| {
+        format!("{text:?} is no instant such as 2026-12-01, 2026-12-01T08:00:00Z or +7d: {error}")
+    })?;
+    Ok(at.into())
+}
+
+/// Reads an instant, or `always`.
+pub(crate) fn bound(text: &str) -> Result<Bound, String> {
+    match text {
+        "always" => Ok(Bound::None),
+        text => instant(text).map(Bound::At),
+    }
+}
+
+/// What was typed over what is there.
+pub(crate) fn over(typed: Option<Bound>, live: Option<Timestamp>) -> Option<Timestamp> {
+    match typed {
+        Some(Bound::At(at)) => Some(at),
+        Some(Bound::None) => None,
+        None => live,
+    }
+}
+
+/// Reads `none`, `hour`, `3months`, `600s`.
+pub(crate) fn period(text: &str) -> Result<Period, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (count, name) = text.split_at(digits);
+    let unit = match name
+        .strip_suffix('s')
+        .filter(|name| name.len() > 1)
+        .unwrap_or(name)
+    {
+        "none" => PeriodUnit::None,
+        "hour" => PeriodUnit::Hour,
+        "day" => PeriodUnit::Day,
+        "week" => PeriodUnit::Week,
+        "month" => PeriodUnit::Month,
+        "year" => PeriodUnit::Year,
+        _ => {
+            let wrong = |why| {
+                format!("{text:?} is no period such as hour, 3months or 600s, or none: {why}")
+            };
+            return Ok(Period {
+                unit: PeriodUnit::Fixed.into(),
+                length: Some(duration(text).map_err(wrong)?),
+                ..Period::default()
+            });
+        }
+    };
+    let count = match count {
+        "" => 1,
+        count => count
+            .parse()
+            .map_err(|_| format!("{count:?} is too large"))?,
+    };
+    Ok(Period {
+        unit: unit.into(),
+        count,
+        ..Period::default()
+    })
+}
+
+/// The same, written.
+pub(crate) fn period_name(period: &Period) -> String {
+    let name = match period.unit() {
+        PeriodUnit::Unspecified | PeriodUnit::None => return "none".into(),
+        PeriodUnit::Hour => "hour",
+        PeriodUnit::Day => "day",
+        PeriodUnit::Week => "week",
+        PeriodUnit::Month => "month",
+        PeriodUnit::Year => "year",
+        PeriodUnit::Fixed => {
+            return period
+                .length
+                .as_ref()
+                .map(duration_name)
+                .unwrap_or_default();
+        }
+    };
+    match period.count {
+        0 | 1 => name.into(),
+        count => format!("{count}{name}s"),
+    }
+}
+
+/// As in the ids of quotas: `60s`, `500ms`.
+pub(crate) fn duration_name(length: &ProtoDuration) -> String {
+    let length = Duration::try_from(*length).unwrap_or_default();
+    let nanos = length.as_nanos();
+    match nanos {
+        _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", length.as_secs()),
+        _ if nanos.is_multiple_of(1_000_000) => format!("{}ms", length.as_millis()),
+        _ => format!("{nanos}ns"),
+    }
+}
+
+/// How long, for people.
+pub(crate) fn shown(length: &ProtoDuration) -> String {
+    let negative = length.seconds < 0 || length.nanos < 0;
+    let absolute = ProtoDuration {
+        seconds: length.seconds.saturating_abs(),
+        nanos: length.nanos.saturating_abs(),
+    };
+    let length = Duration::try_from(absolute).unwrap_or_default();
+    let sign = if negative { "-" } else { "" };
+    format!("{sign}{}", humantime::format_duration(length))
+}
+
+/// The wall clock of this machine, for what is typed relative to now.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the caller's own clock: nothing is decided by it"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_read_and_written() {
+        for text in [
+            "none", "hour", "day", "week", "month", "year", "3months", "2hours", "600s",
+        ] {
+            assert_eq!(period_name(&period(text).unwrap()), text);
+        }
+        assert_eq!(period("1months").unwrap(), period("month").unwrap());
+        for bad in ["", "fortnight", "99999999999hours", "s", "-1hours"] {
+            assert!(period(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn instants_are_dates_times_and_distances() {
+        assert_eq!(
+            instant("2026-12-01").unwrap(),
+            instant("2026-12-01T00:00:00Z").unwrap()
+        );
+        assert!(instant("+1h").unwrap().seconds > instant("now").unwrap().seconds);
+        for bad in ["", "tomorrow", "2026-13-01", "+", "12"] {
+            assert!(instant(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! Absorbing: the only thing that changes the state. An event says what happened, so nothing here can
 //! refuse; what does not hold is a bug and stops the thread.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -12,7 +11,7 @@ use crate::command::{CorrectUsage, ResetUsage};
 use crate::ends::Ending;
 use crate::event::{Change, Charged, Event};
 use crate::gauge::Gauge;
-use crate::hold::{ENDED_KEPT, ENDED_MAX, Hold, HoldKey};
+use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
 use crate::quota::{QuotaList, Target, definitions};
 use crate::record::RecordKey;
@@ -352,7 +351,7 @@ impl Ledger {
     }
 
     /// Takes a subject out of the maps, and its quotas.
-    fn remove_subject(&mut self, name: &SubjectName) {
+    pub(crate) fn remove_subject(&mut self, name: &SubjectName) {
         if let Some(gone) = self.subjects.remove(name) {
             for quota in gone.quotas.iter() {
                 self.count_quota(&quota.resource, false);
@@ -363,52 +362,6 @@ impl Ledger {
         }
         self.names.remove(name);
         self.touch(RecordKey::Subject(name.clone()), false);
-    }
-
-    /// Sweeps up to `most` records that nothing can touch any more: descendants of deleted subjects, and
-    /// ended holds that were kept long enough. Says whether there may be more.
-    pub fn sweep(&mut self, now: Timestamp, most: usize) -> bool {
-        let mut left = most;
-        while left > 0 {
-            let over =
-                |at: Timestamp, count: usize| count > ENDED_MAX || at <= now.minus(ENDED_KEPT);
-            let Some((at, key)) = self.ended.first().cloned() else {
-                break;
-            };
-            if !over(at, self.ended.len()) {
-                break;
-            }
-            self.remove_hold(&key);
-            self.touch(RecordKey::Hold(key), false);
-            left = left.saturating_sub(1);
-        }
-        while left > 0 {
-            let Some((top, revision)) = self.dying.first_key_value() else {
-                return false;
-            };
-            let (top, revision) = (top.clone(), *revision);
-            let dead: Vec<SubjectName> = self
-                .names
-                .range::<str, _>((Bound::Included(top.as_str()), Bound::Unbounded))
-                .take_while(|name| name.as_str().starts_with(top.as_str()))
-                .filter(|name| name.is_within(top.as_str()))
-                .filter(|name| {
-                    let subject = self.subjects.get(*name);
-                    subject.is_some_and(|subject| subject.profile.incarnation <= revision)
-                })
-                .take(left)
-                .cloned()
-                .collect();
-            if dead.is_empty() {
-                Arc::make_mut(&mut self.dying).remove(&top);
-                self.touch(RecordKey::Dying(top), false);
-            }
-            left = left.saturating_sub(dead.len().max(1));
-            for name in dead {
-                self.remove_subject(&name);
-            }
-        }
-        true
     }
 
     fn change_quotas(
@@ -475,7 +428,7 @@ impl Ledger {
     }
 
     /// A record that is new stays new until its image is taken, whatever follows.
-    fn touch(&mut self, key: RecordKey, fresh: bool) {
+    pub(crate) fn touch(&mut self, key: RecordKey, fresh: bool) {
         let bytes = match &key {
             RecordKey::Subject(name) => self.subjects.get(name).map_or(0, Subject::weight),
             RecordKey::Quotas(target) => self.quotas(target).map_or(0, QuotaList::weight),

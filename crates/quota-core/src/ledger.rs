@@ -4,22 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::allocation::{Allocation, AllocationKey};
-use crate::charge::charge_set;
 use crate::command::{Action, Command, Provenance};
 use crate::decide::Step;
 use crate::defaults::Defaults;
-use crate::ends::Ending;
-use crate::evaluate::Scene;
-use crate::event::{Cause, Change, Charged, Event, Remembered};
-use crate::hold::{End, Hold, HoldKey};
+use crate::event::{Change, Event, Remembered};
+use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SYSTEM, SubjectName};
 use crate::operation::{Memory, MemoryBounds, Recall};
 use crate::outcome::{Answer, Outcome, Reply};
-use crate::quota::{QuotaList, Target};
+use crate::quota::Target;
 use crate::record::{self, Floor, Image, Meta, Misfit, Record, RecordKey, Records};
 use crate::rejection::Rejection;
-use crate::resource::{Kind, Resources};
-use crate::stake::{RowKey, Stake};
+use crate::resource::Resources;
+use crate::stake::RowKey;
 use crate::subject::{Profile, Subject};
 use crate::time::Timestamp;
 
@@ -221,58 +218,6 @@ impl Ledger {
         }
     }
 
-    /// What of the accounts ends by itself, and when: it follows from the rows.
-    fn index_ends(&mut self) {
-        let allocations: Vec<Arc<Allocation>> = self
-            .allocations
-            .values()
-            .filter(|row| row.expires.is_some())
-            .cloned()
-            .collect();
-        for row in allocations {
-            let stake = Stake::of_allocation(&row);
-            self.index_end(&stake, RowKey::Allocation(row.key.clone()));
-        }
-        let holds: Vec<Arc<Hold>> = self.holds.values().cloned().collect();
-        for hold in holds {
-            match hold.ended {
-                None => self.index_end(&Stake::of_hold(&hold), RowKey::Hold(hold.key.clone())),
-                Some((_, at)) => {
-                    self.ended.insert((at, hold.key.clone()));
-                }
-            }
-        }
-    }
-
-    fn index_end(&mut self, stake: &Stake<'_>, key: RowKey) {
-        let Some(second) = stake.ends else {
-            return;
-        };
-        self.due.insert((second, key));
-        let names = charge_set(stake.subject, stake.also);
-        for (name, recorded) in names.into_iter().zip(stake.incarnations) {
-            if !self.is_incarnation(name, Some(*recorded)) {
-                continue;
-            }
-            for (resource, amount) in stake.amounts {
-                let ending = match (stake.held, self.kind(resource)) {
-                    (true, _) => Ending {
-                        used: 0,
-                        held: *amount,
-                    },
-                    (false, Kind::Concurrency) => Ending {
-                        used: *amount,
-                        held: 0,
-                    },
-                    (false, _) => continue,
-                };
-                if let Some(subject) = self.subjects.get_mut(name) {
-                    subject.account_mut(resource).ends.add(second, ending);
-                }
-            }
-        }
-    }
-
     /// Remembers an answer that was given before a restart; answers come in the order of their revisions.
     pub fn recollect(&mut self, answered: Arc<Remembered>) {
         let mut moved = Vec::new();
@@ -427,58 +372,6 @@ impl Ledger {
         }
     }
 
-    /// Closes up to `most` rows whose second is over: bookkeeping, for nothing that is decided depends on it
-    /// (C6.3). Pure, like [`Self::decide`].
-    pub fn close_due(&self, now: Timestamp, most: usize) -> Vec<Event> {
-        let second = now.whole_second();
-        let over = self.due.iter().take_while(|(due, _)| *due <= second);
-        let provenance = Arc::new(Provenance::default());
-        let revision = self.next_revision();
-        over.take(most)
-            .filter_map(|(_, key)| self.closing(now, key))
-            .map(|charged| Event {
-                at: now,
-                revision,
-                operation: None,
-                provenance: provenance.clone(),
-                change: Change::Charged(Box::new(charged)),
-            })
-            .collect()
-    }
-
-    fn closing(&self, now: Timestamp, key: &RowKey) -> Option<Charged> {
-        let revision = self.next_revision();
-        match key {
-            RowKey::Hold(key) => {
-                let hold = self.holds.get(key)?;
-                Some(Charged {
-                    held: crate::decide::negative(&hold.amounts),
-                    hold: Some(Arc::new(hold.closed(End::Expired, now, revision))),
-                    ..Charged::new(&hold.subject, &hold.also, Cause::Expire)
-                })
-            }
-            RowKey::Allocation(key) => {
-                let row = self.allocations.get(key)?;
-                let ended: Vec<_> = row
-                    .amounts
-                    .iter()
-                    .filter(|(resource, _)| self.kind(resource) == Kind::Concurrency)
-                    .cloned()
-                    .collect();
-                Some(Charged {
-                    used: crate::decide::negative(&ended),
-                    allocation: Some(Arc::new(self.without_concurrency(row, revision, now))),
-                    ..Charged::new(&row.subject, &row.also, Cause::Expire)
-                })
-            }
-        }
-    }
-
-    /// The second since the Unix epoch at which the next row ends by itself.
-    pub fn next_due(&self) -> Option<i64> {
-        self.due.first().map(|(second, _)| *second)
-    }
-
     /// The revision that the next command gets.
     pub(crate) fn next_revision(&self) -> u64 {
         self.revision.saturating_add(1)
@@ -561,136 +454,4 @@ impl Ledger {
         keys.sort();
         keys
     }
-
-    /// A subject, unless it was deleted.
-    pub fn subject(&self, name: &str) -> Option<&Subject> {
-        let subject = self.subjects.get(name)?;
-        (!is_dead(&self.dying, subject)).then_some(subject)
-    }
-
-    /// Number of subjects, those included that are deleted and not swept yet.
-    pub fn subjects_count(&self) -> usize {
-        self.subjects.len().saturating_add(self.elsewhere)
-    }
-
-    /// Deleted subjects with descendants that are not swept yet; see [`is_dead`].
-    pub fn dying(&self) -> &Arc<BTreeMap<SubjectName, u64>> {
-        &self.dying
-    }
-
-    /// Names of subjects after `after` that are `prefix` or below it, in the order of their texts.
-    pub fn subject_names<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &str,
-    ) -> impl Iterator<Item = &'a SubjectName> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
-        let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
-        let first = self.names.get(start).filter(|_| after.is_empty());
-        let start = if after < start { start } else { after };
-        first.into_iter().filter(living).chain(
-            self.names
-                .range::<str, _>((Excluded(start), Unbounded))
-                .take_while(move |name| prefix == SYSTEM || name.as_str().starts_with(prefix))
-                .filter(move |name| name.is_within(prefix))
-                .filter(living),
-        )
-    }
-
-    /// Holds after `after` of `prefix` and all below it, live or ended, in the order of their keys.
-    pub fn holds<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Hold>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
-        let start = if after < start { start } else { after };
-        self.holds
-            .range::<str, _>((Excluded(start), Unbounded))
-            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
-            .filter_map(|(key, _)| self.hold(key.as_str()))
-            .filter(move |hold| hold.subject.is_within(prefix))
-    }
-
-    /// All subjects, in no order.
-    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.subjects
-            .values()
-            .filter(|subject| !is_dead(&self.dying, subject))
-    }
-
-    /// An allocation.
-    pub fn allocation(&self, key: &str) -> Option<&Arc<Allocation>> {
-        self.allocations.get(key)
-    }
-
-    /// Allocations after `after` of `prefix` and all below it, in the order of their keys.
-    pub fn allocations<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Allocation>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
-        let start = if after < start { start } else { after };
-        self.allocations
-            .range::<str, _>((Excluded(start), Unbounded))
-            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
-            .map(|(_, allocation)| allocation)
-            .filter(move |allocation| allocation.subject.is_within(prefix))
-    }
-
-    /// Its bounds.
-    pub fn bounds(&self) -> &Bounds {
-        &self.bounds
-    }
-
-    /// The default quotas.
-    pub fn defaults(&self) -> &Arc<Defaults> {
-        &self.defaults
-    }
-
-    /// The resources.
-    pub fn resources(&self) -> &Arc<Resources> {
-        &self.resources
-    }
-
-    /// Quotas set on a subject or a pattern.
-    pub fn quotas(&self, target: &Target) -> Option<&QuotaList> {
-        match target {
-            Target::Subject(name) => self.subject(name.as_str()).map(|subject| &*subject.quotas),
-            Target::Pattern(pattern) => self.defaults.get(pattern).map(|entry| &entry.quotas),
-        }
-    }
-
-    /// How much there is.
-    pub fn sizes(&self) -> Sizes {
-        Sizes {
-            subjects: self.subjects.len(),
-            allocations: self.allocations.len(),
-            holds: self.holds.len().saturating_sub(self.ended.len()),
-            operations: self.memory.size().0,
-        }
-    }
-
-    /// The state that an evaluation of these names sees; `subject` is the one that a request names first.
-    /// `now` is the instant to evaluate at.
-    pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str], now: Timestamp) -> Scene<'a> {
-        let lines = names.iter().map(|name| (*name, self.subject(name)));
-        Scene::new(subject, lines, &self.defaults, &self.resources, now)
-    }
-}
-
-/// Whether a subject was deleted with one above it and is not swept yet.
-pub fn is_dead(dying: &BTreeMap<SubjectName, u64>, subject: &Subject) -> bool {
-    if dying.is_empty() {
-        return false;
-    }
-    let mut lineage = subject.name.lineage();
-    lineage.any(|above| {
-        let revision = dying.get(above);
-        revision.is_some_and(|revision| subject.profile.incarnation <= *revision)
-    })
 }

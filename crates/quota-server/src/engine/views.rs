@@ -7,17 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use quota_core::Ledger;
 use quota_core::charge::charge_set;
 use quota_core::defaults::Defaults;
 use quota_core::evaluate::Scene;
-use quota_core::ledger::is_dead;
 use quota_core::name::SubjectName;
 use quota_core::quota::Target;
 use quota_core::record::{Image, RecordKey};
 use quota_core::resource::Resources;
 use quota_core::subject::Subject;
 use quota_core::time::Timestamp;
+use quota_core::{Ledger, is_dead};
 
 /// The published state.
 pub struct Views {

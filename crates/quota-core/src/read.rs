@@ -1,0 +1,150 @@
+//! What can be read of a ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Ledger;
+use crate::allocation::Allocation;
+use crate::defaults::Defaults;
+use crate::evaluate::Scene;
+use crate::hold::Hold;
+use crate::ledger::{Bounds, Sizes};
+use crate::name::{SYSTEM, SubjectName};
+use crate::quota::{QuotaList, Target};
+use crate::resource::Resources;
+use crate::subject::Subject;
+use crate::time::Timestamp;
+
+impl Ledger {
+    /// A subject, unless it was deleted.
+    pub fn subject(&self, name: &str) -> Option<&Subject> {
+        let subject = self.subjects.get(name)?;
+        (!is_dead(&self.dying, subject)).then_some(subject)
+    }
+
+    /// Number of subjects, those included that are deleted and not swept yet.
+    pub fn subjects_count(&self) -> usize {
+        self.subjects.len().saturating_add(self.elsewhere)
+    }
+
+    /// Deleted subjects with descendants that are not swept yet; see [`is_dead`].
+    pub fn dying(&self) -> &Arc<BTreeMap<SubjectName, u64>> {
+        &self.dying
+    }
+
+    /// Names of subjects after `after` that are `prefix` or below it, in the order of their texts.
+    pub fn subject_names<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &str,
+    ) -> impl Iterator<Item = &'a SubjectName> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
+        let first = self.names.get(start).filter(|_| after.is_empty());
+        let start = if after < start { start } else { after };
+        first.into_iter().filter(living).chain(
+            self.names
+                .range::<str, _>((Excluded(start), Unbounded))
+                .take_while(move |name| prefix == SYSTEM || name.as_str().starts_with(prefix))
+                .filter(move |name| name.is_within(prefix))
+                .filter(living),
+        )
+    }
+
+    /// Holds after `after` of `prefix` and all below it, live or ended, in the order of their keys.
+    pub fn holds<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Hold>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let start = if after < start { start } else { after };
+        self.holds
+            .range::<str, _>((Excluded(start), Unbounded))
+            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .filter_map(|(key, _)| self.hold(key.as_str()))
+            .filter(move |hold| hold.subject.is_within(prefix))
+    }
+
+    /// All subjects, in no order.
+    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.subjects
+            .values()
+            .filter(|subject| !is_dead(&self.dying, subject))
+    }
+
+    /// An allocation.
+    pub fn allocation(&self, key: &str) -> Option<&Arc<Allocation>> {
+        self.allocations.get(key)
+    }
+
+    /// Allocations after `after` of `prefix` and all below it, in the order of their keys.
+    pub fn allocations<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Allocation>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = if prefix == SYSTEM { "" } else { prefix };
+        let start = if after < start { start } else { after };
+        self.allocations
+            .range::<str, _>((Excluded(start), Unbounded))
+            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .map(|(_, allocation)| allocation)
+            .filter(move |allocation| allocation.subject.is_within(prefix))
+    }
+
+    /// Its bounds.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// The default quotas.
+    pub fn defaults(&self) -> &Arc<Defaults> {
+        &self.defaults
+    }
+
+    /// The resources.
+    pub fn resources(&self) -> &Arc<Resources> {
+        &self.resources
+    }
+
+    /// Quotas set on a subject or a pattern.
+    pub fn quotas(&self, target: &Target) -> Option<&QuotaList> {
+        match target {
+            Target::Subject(name) => self.subject(name.as_str()).map(|subject| &*subject.quotas),
+            Target::Pattern(pattern) => self.defaults.get(pattern).map(|entry| &entry.quotas),
+        }
+    }
+
+    /// How much there is.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            subjects: self.subjects.len(),
+            allocations: self.allocations.len(),
+            holds: self.holds.len().saturating_sub(self.ended.len()),
+            operations: self.memory.size().0,
+        }
+    }
+
+    /// The state that an evaluation of these names sees; `subject` is the one that a request names first.
+    /// `now` is the instant to evaluate at.
+    pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str], now: Timestamp) -> Scene<'a> {
+        let lines = names.iter().map(|name| (*name, self.subject(name)));
+        Scene::new(subject, lines, &self.defaults, &self.resources, now)
+    }
+}
+
+/// Whether a subject was deleted with one above it and is not swept yet.
+pub fn is_dead(dying: &BTreeMap<SubjectName, u64>, subject: &Subject) -> bool {
+    if dying.is_empty() {
+        return false;
+    }
+    let mut lineage = subject.name.lineage();
+    lineage.any(|above| {
+        let revision = dying.get(above);
+        revision.is_some_and(|revision| subject.profile.incarnation <= *revision)
+    })
+}

@@ -105,10 +105,10 @@ fn server(data_dir: &Path, arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .args(["--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(data_dir)
-        .args(arguments);
+    if !arguments.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command.arg("--data-dir").arg(data_dir).args(arguments);
     command
 }
 

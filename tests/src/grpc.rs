@@ -9,6 +9,7 @@ use quota_client::v1;
 use quota_client::{Client, Error, Options, Timestamp as ProtoTimestamp};
 use quota_core::time::Timestamp;
 use quota_server::clock::Clock;
+use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_testkit::script::{self, Call, Script, World};
 use tokio::net::TcpListener;
@@ -19,20 +20,20 @@ use v1::linked_item::Item as LinkedKind;
 use crate::worlds::{TestStore, runtime};
 use words::*;
 
-/// Scripts over gRPC against a server in this process.
-pub struct GrpcWorld {
-    runtime: Runtime,
-    client: Client,
-    store: TestStore,
+/// A server in this process.
+pub struct InProcess {
+    /// Its URL.
+    pub endpoint: String,
+    /// What it runs on.
+    pub runtime: Runtime,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     server: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl GrpcWorld {
-    /// A new server for a script.
-    pub fn new(script: &Script) -> Self {
-        let store = TestStore::new(script.bounds);
-        let engine = Arc::new(store.start());
+impl InProcess {
+    /// Serves an engine on a free port.
+    pub fn serve(engine: Engine) -> Self {
+        let engine = Arc::new(engine);
         let runtime = runtime();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (endpoint, server) = runtime.block_on(async {
@@ -53,25 +54,28 @@ impl GrpcWorld {
             });
             (endpoint, server)
         });
-        let client = runtime.block_on(async {
-            Client::new(Options {
-                endpoint,
-                retry_for: Duration::ZERO,
-                ..Options::default()
-            })
-            .unwrap()
-        });
         Self {
+            endpoint,
             runtime,
-            client,
-            store,
             stop: Some(stop),
             server: Some(server),
         }
     }
+
+    /// A client that does not try again.
+    pub fn client(&self) -> Client {
+        self.runtime.block_on(async {
+            Client::new(Options {
+                endpoint: self.endpoint.clone(),
+                retry_for: Duration::ZERO,
+                ..Options::default()
+            })
+            .unwrap()
+        })
+    }
 }
 
-impl Drop for GrpcWorld {
+impl Drop for InProcess {
     fn drop(&mut self) {
         if let (Some(stop), Some(server)) = (self.stop.take(), self.server.take()) {
             let _ = stop.send(());
@@ -80,9 +84,30 @@ impl Drop for GrpcWorld {
     }
 }
 
+/// Scripts over gRPC against a server in this process.
+pub struct GrpcWorld {
+    client: Client,
+    store: TestStore,
+    server: InProcess,
+}
+
+impl GrpcWorld {
+    /// A new server for a script.
+    pub fn new(script: &Script) -> Self {
+        let store = TestStore::new(script.bounds);
+        let server = InProcess::serve(store.start());
+        Self {
+            client: server.client(),
+            store,
+            server,
+        }
+    }
+}
+
 impl World for GrpcWorld {
     fn call(&mut self, call: &Call) -> String {
         match self
+            .server
             .runtime
             .block_on(over_grpc(&self.client, call, self.store.clock.now()))
         {

@@ -64,10 +64,15 @@ impl TestStore {
 
     /// Starts an engine on what is there.
     pub fn start(&self) -> Engine {
+        self.start_by(Arc::new(self.clock.clone()))
+    }
+
+    /// The same by another clock.
+    pub fn start_by(&self, clock: Arc<dyn Clock>) -> Engine {
         let (journal, recovered) = self.recover().unwrap_or_else(|error| panic!("{error}"));
         let ledger = recovered
             .ledger
-            .unwrap_or_else(|| Ledger::new(self.bounds, self.clock.now()));
+            .unwrap_or_else(|| Ledger::new(self.bounds, clock.now()));
         let rows: Arc<dyn Rows> = self.rows.clone();
         let options = ApplierOptions {
             interval: Duration::from_millis(1),
@@ -80,6 +85,7 @@ impl TestStore {
             ledger,
             journal: Box::new(journal),
             applier,
+            clock_accepted_ns: None,
             marks: recovered.marks,
         };
         let options = EngineOptions {
@@ -87,7 +93,7 @@ impl TestStore {
             journal_bytes_max: self.journal_bytes_max,
             ..Config::default().engine()
         };
-        Engine::start(parts, options, Arc::new(self.clock.clone())).unwrap()
+        Engine::start(parts, options, clock).unwrap()
     }
 
     /// The power goes and comes back.

@@ -72,6 +72,7 @@ impl Ledger {
             Change::Charged(charged) => self.charge(event.at, charged),
             Change::UsageReset(reset) => self.reset(event.at, reset),
             Change::UsageCorrected(correct) => self.correct(event.at, correct),
+            Change::ClockAccepted { offset_ns, to } if *offset_ns > 0 => self.memory.jumped(*to),
             Change::ClockAccepted { .. } => {}
             Change::Answered(answered) => self.recollect(answered.clone()),
         }

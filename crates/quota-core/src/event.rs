@@ -175,6 +175,8 @@ pub enum Change {
     ClockAccepted {
         /// The wall clock less the server's before, in nanoseconds.
         offset_ns: i64,
+        /// What the server's clock says afterwards, at the earliest.
+        to: Timestamp,
     },
     /// A command was answered and its answer is remembered.
     Answered(Arc<Remembered>),

@@ -329,13 +329,23 @@ impl Ledger {
                 answer: Answer::ClockAccepted {
                     offset_ns: *offset_ns,
                 },
-                changes: vec![Change::ClockAccepted {
-                    offset_ns: *offset_ns,
-                }],
+                changes: vec![clock_accepted(now, *offset_ns)],
             }),
             Action::Linked(_) | Action::SetQuotas(_) => {
                 unreachable!("a step of several is not a step of another")
             }
+        }
+    }
+
+    /// What happens when a server is started with a wall clock that was in doubt; pure, like
+    /// [`Self::decide`]. `now` is after the jump.
+    pub fn started_by(&self, now: Timestamp, offset_ns: i64) -> Event {
+        Event {
+            at: now,
+            revision: self.next_revision(),
+            operation: None,
+            provenance: Arc::new(Provenance::default()),
+            change: Change::ClockAccepted { offset_ns, to: now },
         }
     }
 
@@ -453,5 +463,13 @@ impl Ledger {
         keys.retain(|key| self.record(key).is_some());
         keys.sort();
         keys
+    }
+}
+
+fn clock_accepted(now: Timestamp, offset_ns: i64) -> Change {
+    let ahead = std::time::Duration::from_nanos(offset_ns.max(0).unsigned_abs());
+    Change::ClockAccepted {
+        offset_ns,
+        to: now.plus(ahead),
     }
 }

@@ -131,6 +131,12 @@ impl Memory {
         self.lanes.entry(lane).or_default().floor = floor;
     }
 
+    /// The clock jumps to `to`: an age that a caller states from then on may reach over the jump, where nothing
+    /// says how long ago it was. What is not known is taken for forgotten.
+    pub(crate) fn jumped(&mut self, to: Timestamp) {
+        self.merged.since = self.merged.since.max(to);
+    }
+
     /// Number of remembered operations and about how many bytes they take.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.by_age.len(), self.bytes)

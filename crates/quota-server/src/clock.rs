@@ -108,6 +108,8 @@ impl Machine for ThisMachine {
 pub struct SystemClock<M = ThisMachine> {
     machine: M,
     step_max: Duration,
+    /// The wall clock less the last batch's, where that was in doubt and accepted at the start.
+    accepted_ns: Option<i64>,
     state: Mutex<State>,
 }
 
@@ -136,6 +138,7 @@ impl<M: Machine> SystemClock<M> {
             suspect: false,
             waiting: false,
         };
+        let mut accepted_ns = None;
         if let Some(last) = last {
             let same_boot = last.boot_id == machine.boot_id() && last.boot_ns <= boot_ns;
             if same_boot {
@@ -143,22 +146,32 @@ impl<M: Machine> SystemClock<M> {
                 state.now = last.now.nanos().saturating_add(since);
                 state.suspect = last.suspect;
             } else {
-                if let Some(why) = doubt(last, wall, options)
-                    && !options.accept
-                {
-                    return Err(ClockError { why });
+                match doubt(last, wall, options) {
+                    Some(why) if !options.accept => return Err(ClockError { why }),
+                    Some(_) => accepted_ns = Some(wall.saturating_sub(last.now.nanos())),
+                    None => {}
                 }
                 state.now = wall.max(last.now.nanos());
             }
             if options.accept {
+                if same_boot && state.suspect {
+                    accepted_ns = Some(wall.saturating_sub(state.now));
+                }
                 state.accept(wall);
             }
         }
         Ok(Self {
             machine,
             step_max: options.step_max,
+            accepted_ns,
             state: Mutex::new(state),
         })
+    }
+
+    /// What was accepted at the start: the wall clock less the server's, in nanoseconds; none where there was
+    /// no doubt.
+    pub fn accepted_ns(&self) -> Option<i64> {
+        self.accepted_ns
     }
 
     fn advance(&self, state: &mut State) {
@@ -317,6 +330,63 @@ impl Clock for ManualClock {
     }
 }
 
+/// A machine whose clocks are set; for tests.
+#[derive(Clone)]
+pub struct ManualMachine(Arc<Mutex<ManualClocks>>);
+
+struct ManualClocks {
+    boot: u8,
+    boot_ns: i64,
+    wall_ns: i64,
+}
+
+impl ManualMachine {
+    /// A machine that was just started, with its wall clock at so many nanoseconds since the Unix epoch.
+    pub fn at(wall_ns: i64) -> Self {
+        let clocks = ManualClocks {
+            boot: 1,
+            boot_ns: 0,
+            wall_ns,
+        };
+        Self(Arc::new(Mutex::new(clocks)))
+    }
+
+    /// Lets both clocks go on by so many nanoseconds.
+    pub fn pass(&self, nanos: i64) {
+        let mut clocks = self.0.lock();
+        clocks.boot_ns = clocks.boot_ns.saturating_add(nanos);
+        clocks.wall_ns = clocks.wall_ns.saturating_add(nanos);
+    }
+
+    /// Sets the wall clock forward, or back.
+    pub fn step(&self, nanos: i64) {
+        let mut clocks = self.0.lock();
+        clocks.wall_ns = clocks.wall_ns.saturating_add(nanos);
+    }
+
+    /// Another boot, so many nanoseconds later by the wall clock.
+    pub fn reboot(&self, nanos: i64) {
+        let mut clocks = self.0.lock();
+        clocks.boot = clocks.boot.wrapping_add(1);
+        clocks.boot_ns = 5_000_000_000;
+        clocks.wall_ns = clocks.wall_ns.saturating_add(nanos);
+    }
+}
+
+impl Machine for ManualMachine {
+    fn boot_id(&self) -> [u8; 16] {
+        [self.0.lock().boot; 16]
+    }
+
+    fn boot_ns(&self) -> i64 {
+        self.0.lock().boot_ns
+    }
+
+    fn wall_ns(&self) -> i64 {
+        self.0.lock().wall_ns
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,68 +395,28 @@ mod tests {
     const YEAR: i64 = 365 * 24 * 3600 * SECOND;
     const BEGIN: i64 = 1_790_000_000 * SECOND;
 
-    /// A machine whose clocks are set.
-    #[derive(Clone)]
-    struct TestMachine(Arc<Mutex<(u8, i64, i64)>>);
-
-    impl TestMachine {
-        fn new() -> Self {
-            Self(Arc::new(Mutex::new((1, 0, BEGIN))))
-        }
-
-        /// Lets both clocks go on.
-        fn pass(&self, nanos: i64) {
-            let mut clocks = self.0.lock();
-            clocks.1 += nanos;
-            clocks.2 += nanos;
-        }
-
-        /// Sets the wall clock forward or back.
-        fn step(&self, nanos: i64) {
-            self.0.lock().2 += nanos;
-        }
-
-        /// Another boot, some time later by the wall clock.
-        fn reboot(&self, off: i64) {
-            let mut clocks = self.0.lock();
-            *clocks = (clocks.0 + 1, 5 * SECOND, clocks.2 + off);
-        }
-
-        fn start(
-            &self,
-            last: Option<Stamp>,
-            accept: bool,
-        ) -> Result<SystemClock<Self>, ClockError> {
-            let options = ClockOptions {
-                step_max: Duration::from_secs(10),
-                downtime_max: Duration::from_secs(30 * 24 * 3600),
-                accept,
-            };
-            SystemClock::start(self.clone(), last, options)
-        }
+    fn start(
+        machine: &ManualMachine,
+        last: Option<Stamp>,
+        accept: bool,
+    ) -> Result<SystemClock<ManualMachine>, ClockError> {
+        let options = ClockOptions {
+            step_max: Duration::from_secs(10),
+            downtime_max: Duration::from_secs(30 * 24 * 3600),
+            accept,
+        };
+        SystemClock::start(machine.clone(), last, options)
     }
 
-    impl Machine for TestMachine {
-        fn boot_id(&self) -> [u8; 16] {
-            [self.0.lock().0; 16]
-        }
-        fn boot_ns(&self) -> i64 {
-            self.0.lock().1
-        }
-        fn wall_ns(&self) -> i64 {
-            self.0.lock().2
-        }
-    }
-
-    fn now(clock: &SystemClock<TestMachine>) -> i64 {
+    fn now(clock: &SystemClock<ManualMachine>) -> i64 {
         clock.now().nanos()
     }
 
     /// C1.3: steered by at most a tenth of the elapsed time, either way.
     #[test]
     fn is_steered_slowly() {
-        let machine = TestMachine::new();
-        let clock = machine.start(None, false).unwrap();
+        let machine = ManualMachine::at(BEGIN);
+        let clock = start(&machine, None, false).unwrap();
         machine.step(5 * SECOND);
         machine.pass(10 * SECOND);
         assert_eq!(now(&clock) - BEGIN, 11 * SECOND);
@@ -401,8 +431,8 @@ mod tests {
     /// C1.3: a year forward is not followed until it is accepted, and then at once.
     #[test]
     fn a_step_forward_waits_for_an_operator() {
-        let machine = TestMachine::new();
-        let clock = machine.start(None, false).unwrap();
+        let machine = ManualMachine::at(BEGIN);
+        let clock = start(&machine, None, false).unwrap();
         machine.step(YEAR);
         machine.pass(SECOND);
         assert_eq!(now(&clock) - BEGIN, SECOND);
@@ -417,8 +447,8 @@ mod tests {
     /// C1.3: a step back that is accepted makes the clock run at nine tenths; it never goes back.
     #[test]
     fn a_step_back_is_waited_for() {
-        let machine = TestMachine::new();
-        let clock = machine.start(None, false).unwrap();
+        let machine = ManualMachine::at(BEGIN);
+        let clock = start(&machine, None, false).unwrap();
         machine.step(-100 * SECOND);
         machine.pass(SECOND);
         assert!(clock.state().suspect);
@@ -445,8 +475,8 @@ mod tests {
     /// boot-time clock has gone on.
     #[test]
     fn standing_still_and_suspending() {
-        let machine = TestMachine::new();
-        let clock = machine.start(None, false).unwrap();
+        let machine = ManualMachine::at(BEGIN);
+        let clock = start(&machine, None, false).unwrap();
         let mut last = now(&clock);
         for _ in 0..60 {
             machine.pass(SECOND);
@@ -456,8 +486,8 @@ mod tests {
             last = at;
         }
         assert!(clock.state().suspect);
-        let machine = TestMachine::new();
-        let clock = machine.start(None, false).unwrap();
+        let machine = ManualMachine::at(BEGIN);
+        let clock = start(&machine, None, false).unwrap();
         machine.pass(8 * 3600 * SECOND);
         assert_eq!(now(&clock) - BEGIN, 8 * 3600 * SECOND);
         assert!(!clock.state().suspect);
@@ -466,36 +496,36 @@ mod tests {
     /// C1.3: in the same boot by the time since the last batch; in another the wall clock is looked at.
     #[test]
     fn goes_on_from_the_last_batch() {
-        let machine = TestMachine::new();
-        let first = machine.start(None, false).unwrap().stamp();
+        let machine = ManualMachine::at(BEGIN);
+        let first = start(&machine, None, false).unwrap().stamp();
         machine.pass(60 * SECOND);
         machine.step(YEAR);
-        let clock = machine.start(Some(first), false).unwrap();
+        let clock = start(&machine, Some(first), false).unwrap();
         assert_eq!(now(&clock) - BEGIN, 60 * SECOND);
         let stepped = clock.stamp();
         assert!(stepped.suspect);
 
         // Another boot: what was on record needs to be accepted, wherever the clock stands now.
         machine.reboot(-YEAR + 60 * SECOND);
-        assert!(machine.start(Some(stepped), false).is_err());
-        let clock = machine.start(Some(stepped), true).unwrap();
+        assert!(start(&machine, Some(stepped), false).is_err());
+        let clock = start(&machine, Some(stepped), true).unwrap();
         assert_eq!(now(&clock) - BEGIN, 120 * SECOND);
 
         // Earlier than the last batch: refused, or accepted and waited for; a little earlier is nothing.
         let last = clock.stamp();
         machine.reboot(-20 * SECOND);
-        let error = machine.start(Some(last), false).err().unwrap();
+        let error = start(&machine, Some(last), false).err().unwrap();
         assert!(error.to_string().contains("20s before"), "{error}");
-        let clock = machine.start(Some(last), true).unwrap();
+        let clock = start(&machine, Some(last), true).unwrap();
         assert_eq!(clock.stamp().now, last.now);
         assert!(clock.state().waiting);
         machine.reboot(15 * SECOND);
-        assert!(machine.start(Some(last), false).is_ok());
+        assert!(start(&machine, Some(last), false).is_ok());
 
         // Off for longer than downtime_max.
         machine.reboot(40 * 24 * 3600 * SECOND);
-        let error = machine.start(Some(last), false).err().unwrap();
+        let error = start(&machine, Some(last), false).err().unwrap();
         assert!(error.to_string().contains("downtime_max"), "{error}");
-        assert!(machine.start(Some(last), true).is_ok());
+        assert!(start(&machine, Some(last), true).is_ok());
     }
 }

@@ -76,6 +76,8 @@ pub struct Parts {
     pub journal: Box<dyn Journal>,
     /// Who writes rows behind it.
     pub applier: Applier,
+    /// A doubt about the wall clock that was accepted at this start: by how much it was off, in nanoseconds.
+    pub clock_accepted_ns: Option<i64>,
     /// Instants and the first sequence at or after them.
     pub marks: std::collections::VecDeque<(quota_core::time::Timestamp, u64)>,
 }

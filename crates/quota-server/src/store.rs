@@ -84,6 +84,7 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
     let bounds = config.bounds();
     let recovered = recover(&journal, &*rows, &*bases, store_id, bounds)?;
     let clock = SystemClock::start(ThisMachine::new(), recovered.last, config.clock())?;
+    let clock_accepted_ns = clock.accepted_ns();
     let clock = Arc::new(clock);
     let applier_options = ApplierOptions {
         lag_bytes_max: config.apply_lag_max,
@@ -102,6 +103,7 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
             ledger,
             journal: Box::new(journal),
             applier,
+            clock_accepted_ns,
             marks: recovered.marks,
         },
         clock,

@@ -88,7 +88,15 @@ impl Writer {
             behind: false,
             rows_failed: None,
         };
-        if let Some(written) = writer.batch(&[]) {
+        let accepted = parts.clock_accepted_ns.map(|offset_ns| {
+            let now = writer.shared.clock.now();
+            writer.ledger.started_by(now, offset_ns)
+        });
+        for event in &accepted {
+            writer.ledger.absorb(event);
+        }
+        let events: Vec<Event> = accepted.into_iter().collect();
+        if let Some(written) = writer.batch(&events) {
             writer.append(written).map_err(|(error, _)| error)?;
         }
         Ok(writer)

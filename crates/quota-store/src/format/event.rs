@@ -202,7 +202,7 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
             past: correct.past,
             purpose: correct.purpose.clone(),
         }),
-        Change::ClockAccepted { offset_ns } => ChangeBody::ClockAccepted(*offset_ns),
+        Change::ClockAccepted { offset_ns, .. } => ChangeBody::ClockAccepted(*offset_ns),
         Change::Answered(answered) => ChangeBody::Answered(AnsweredBody {
             lane: answered.lane.to_string(),
             digest: answered.digest.to_vec(),

@@ -322,23 +322,12 @@ async fn linked(client: &Client, call: &Call) -> Result<String, Error> {
     Ok(
         match answer.results.into_iter().next().unwrap().result.unwrap() {
             v1::batch_result::Result::Linked(group) => {
-                let decision = match group.decision() {
-                    v1::Decision::Denied => "denied",
-                    _ => "granted",
-                };
+                let decision = word(group.decision());
                 let members = call.members.iter().zip(&group.results);
                 let texts: Vec<String> = members
-                    .map(|(member, result)| match result.result.as_ref().unwrap() {
-                        v1::linked_result::Result::Consume(a) => {
-                            verdict(member, a.verdict.as_ref(), false)
-                        }
-                        v1::linked_result::Result::Resize(a) => {
-                            verdict(member, a.verdict.as_ref(), false)
-                        }
-                        v1::linked_result::Result::Release(a) => released(&v1::ReleaseResponse {
-                            replayed: false,
-                            ..a.clone()
-                        }),
+                    .map(|(member, result)| match result.result.as_ref() {
+                        None => "undecided".into(),
+                        Some(result) => step(member, result),
                     })
                     .collect();
                 done(
@@ -353,6 +342,18 @@ async fn linked(client: &Client, call: &Call) -> Result<String, Error> {
             other => panic!("{other:?}"),
         },
     )
+}
+
+/// One step of a linked group.
+fn step(member: &Call, result: &v1::linked_result::Result) -> String {
+    match result {
+        v1::linked_result::Result::Consume(a) => verdict(member, a.verdict.as_ref(), false),
+        v1::linked_result::Result::Resize(a) => verdict(member, a.verdict.as_ref(), false),
+        v1::linked_result::Result::Release(a) => released(&v1::ReleaseResponse {
+            replayed: false,
+            ..a.clone()
+        }),
+    }
 }
 
 async fn administer(client: &Client, call: &Call, now: Timestamp) -> Result<String, Error> {

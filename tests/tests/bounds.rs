@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use quota_core::Bounds;
 use quota_core::amount::Limit;
-use quota_core::command::{Action, Command, Consume, Existence, Operation, Provenance, SetQuota};
+use quota_core::command::{
+    Action, Command, Consume, Existence, Operation, Provenance, Reserve, SetQuota, SetResource,
+};
 use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
 use quota_core::quota::{Enforcement, Origin, State, Target};
 use quota_core::rejection::Rejection;
+use quota_core::resource::{Kind, WithoutQuota};
 use quota_core::verdict::Mode;
 use quota_server::engine::{Engine, Fault};
+use quota_store::Journal;
 use quota_tests::worlds::{TestStore, runtime};
 
 fn command(id: &str, age: Option<Duration>, action: Action) -> Command {
@@ -165,4 +169,74 @@ fn many_large_refusals_do_not_stop_the_writer() {
         assert!(reply.outcome.is_refusal());
     }
     assert!(!engine.is_journal_down());
+}
+
+/// What ends by itself in one second is closed in batches of a bounded size, however large its records are.
+#[test]
+fn closings_are_bounded_by_bytes() {
+    let runtime = runtime();
+    let store = TestStore::new(Bounds::default());
+    let engine = store.start();
+    let resources: Vec<String> = (0..16)
+        .map(|at| format!("r{at}.{}", "x".repeat(40)))
+        .collect();
+    for key in &resources {
+        let set = Action::SetResource(SetResource {
+            key: ResourceKey::parse(key).unwrap(),
+            kind: Kind::Allocation,
+            base_unit: "count".into(),
+            display_unit: "count".into(),
+            display_ratio: 1,
+            without_quota: WithoutQuota::Allow,
+            display_name: String::new(),
+            existence: Existence::New,
+            etag: String::new(),
+        });
+        let done = engine.execute(command(&key[..3], None, set), None);
+        runtime.block_on(done).unwrap();
+    }
+    let amounts: Vec<_> = resources
+        .iter()
+        .map(|key| (ResourceKey::parse(key).unwrap(), 1))
+        .collect();
+    let long = |number: usize, last: usize| {
+        let pairs: Vec<String> = (0..7)
+            .map(|at| format!("c{at}/{number}-{last}-{}", "y".repeat(40)))
+            .collect();
+        SubjectName::parse(&format!("tenants/t/{}", pairs.join("/"))).unwrap()
+    };
+    for number in 0..300 {
+        let reserve = Action::Reserve(Reserve {
+            subject: long(number, 0),
+            also: (1..5).map(|last| long(number, last)).collect(),
+            amounts: amounts.clone(),
+            hold: Some(Id::parse("h").unwrap()),
+            allocation: None,
+            ttl: Duration::from_secs(3600),
+            labels: Default::default(),
+            purpose: String::new(),
+        });
+        let done = engine.execute(command(&format!("hold-{number}"), None, reserve), None);
+        runtime.block_on(done).unwrap();
+    }
+    store.clock.advance(Duration::from_secs(3600));
+    let holds = || {
+        runtime
+            .block_on(engine.read(|ledger| ledger.sizes().holds))
+            .unwrap()
+    };
+    while holds() > 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(engine);
+    let (journal, recovered) = store.recover().unwrap();
+    assert_eq!(recovered.ledger.unwrap().sizes().holds, 0);
+    let mut largest = 0;
+    journal
+        .read_from(journal.first_sequence(), &mut |_, body| {
+            largest = largest.max(body.len());
+            Ok(())
+        })
+        .unwrap();
+    assert!((4 << 20..12 << 20).contains(&largest), "{largest}");
 }

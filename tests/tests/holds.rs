@@ -164,17 +164,12 @@ fn all_ending_in_the_same_second() {
     );
     // Callers are answered between the closings, which end.
     let mut turns = 0;
+    let mut before = "all".to_owned();
     while waiting() > 0 {
         turns += 1;
-        ask(release(&format!(
-            "{}",
-            if turns == 1 {
-                "all".into()
-            } else {
-                format!("n{}", turns - 1)
-            }
-        )));
-        assert!(is_granted(&ask(consume(&format!("n{turns}"), count))));
+        ask(release(&before));
+        before = format!("n{turns}");
+        assert!(is_granted(&ask(consume(&before, count))));
     }
     assert!(turns > 1, "they were closed while callers were answered");
     let broken = runtime.block_on(engine.read(|ledger| {

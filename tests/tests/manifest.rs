@@ -112,7 +112,7 @@ fn changes_are_shown_and_made_together() {
     let (code, said, wrong) = run(endpoint, &["apply", "-f", &file]);
     assert_eq!(code, Some(1), "{said}{wrong}");
     assert!(
-        wrong.contains("requests[1]") && wrong.contains("force"),
+        wrong.contains("compute.cpu of tenants/c") && wrong.contains("force"),
         "{wrong}"
     );
     assert!(done(endpoint, &["export"]).matches("4cores").count() == 3);

@@ -133,3 +133,26 @@ async fn connections_are_bounded() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// Connections that say nothing do not keep their places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_are_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("quota.toml");
+    std::fs::write(&config, "connections_max = 4\n").unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--config", &config]);
+    let address = server.endpoint.trim_start_matches("http://").to_owned();
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(std::net::TcpStream::connect(&address).unwrap());
+    }
+    let client = client(&server.endpoint);
+    let mut tries = 0;
+    while client.consume(consume("tenants/a")).await.is_err() {
+        tries += 1;
+        assert!(tries < 400, "silent connections keep their places");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use quota_client::Client;
 use quota_client::v1::{
     BatchUpdateQuotasRequest, DeleteQuotaRequest, ErrorReason, GetResourceRequest,
     GetSubjectRequest, ListResourcesRequest, ListSubjectsRequest, Quota, Resource, Subject,
     UpdateQuotaRequest, UpdateResourceRequest, UpdateSubjectRequest,
 };
+use quota_client::{Client, Error};
 use serde_json::{Value, json};
 
 use crate::admin::quota::{describe_limit, list_quotas};
@@ -23,6 +23,8 @@ use crate::{Ending, Failure};
 
 /// Most quotas that one call changes.
 const BATCH: usize = 1000;
+/// Etag of a built-in resource that nobody has changed.
+const AS_IT_CAME: &str = "0";
 /// Largest file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
@@ -89,9 +91,9 @@ pub(crate) async fn apply(
     plan.compare_subjects(client, &manifest).await?;
     plan.compare_quotas(client, &mut units, &manifest, &args)
         .await?;
-    if args.dry_run {
-        plan.run(client, &args, true).await?;
-    } else {
+    // Everything is validated before anything is done.
+    plan.run(client, &args, true).await?;
+    if !args.dry_run {
         plan.run(client, &args, false).await?;
     }
     plan.report(output, args.dry_run)?;
@@ -211,7 +213,12 @@ impl Plan {
         let mut live: BTreeMap<_, Quota> =
             all.into_iter().map(|quota| (key(&quota), quota)).collect();
         let mut seen = std::collections::BTreeSet::new();
-        for entry in &manifest.quotas {
+        if args.prune && manifest.quotas.is_none() {
+            let text =
+                "the file has no `quotas`, so that --prune would delete all; `quotas: []` says so";
+            return Err(Failure::Usage(text.into()));
+        }
+        for entry in manifest.quotas.iter().flatten() {
             let wanted = entry.quota(units).await?;
             let what = format!(
                 "quota {} on {} of {}",
@@ -227,7 +234,6 @@ impl Plan {
                     self.note("change", what, details);
                     self.quotas.push(Quota {
                         etag: live.etag,
-                        origin: live.origin,
                         ..wanted
                     });
                 }
@@ -300,7 +306,11 @@ impl Plan {
                 validate_only,
                 ..BatchUpdateQuotasRequest::default()
             };
-            let answer = client.batch_update_quotas(request).await?;
+            let answer = client.batch_update_quotas(request).await;
+            let answer = answer.map_err(|error| with_names(error, chunk))?;
+            if validate_only {
+                continue;
+            }
             for warning in answer.responses.iter().flat_map(|one| &one.warnings) {
                 eprintln!("quotactl: warning: {warning}");
             }
@@ -351,6 +361,22 @@ impl Plan {
     }
 }
 
+/// An error of a batch with the names of the quotas in place of their numbers.
+fn with_names(error: Error, chunk: &[&Quota]) -> Error {
+    let mut message = error.message.clone();
+    for (at, quota) in chunk.iter().enumerate() {
+        let place = format!("requests[{at}]");
+        if message.contains(&place) {
+            let name = format!(
+                "quota {} on {} of {}",
+                quota.quota_id, quota.resource, quota.subject
+            );
+            message = message.replace(&place, &name);
+        }
+    }
+    Error { message, ..error }
+}
+
 /// A resource without what only the server says.
 fn plain_resource(live: &Resource) -> Resource {
     Resource {
@@ -378,7 +404,9 @@ pub(crate) async fn export(
     if args.prefix == "system" {
         let request = ListResourcesRequest::default();
         let all: Vec<Resource> = all_pages!(client.list_resources(request).resources);
-        let own = all.iter().filter(|resource| !resource.built_in);
+        let own = all
+            .iter()
+            .filter(|resource| !resource.built_in || resource.etag != AS_IT_CAME);
         manifest.resources = own.map(ResourceEntry::of).collect();
     }
     if !args.prefix.contains('*') {
@@ -392,11 +420,11 @@ pub(crate) async fn export(
             .filter(|subject| !subject.labels.is_empty() || !subject.display_name.is_empty());
         manifest.subjects = described.map(SubjectEntry::of).collect();
     }
+    let mut quotas = Vec::new();
     for quota in list_quotas(client, &args.prefix, "").await? {
-        manifest
-            .quotas
-            .push(QuotaEntry::of(&quota, &mut units).await?);
+        quotas.push(QuotaEntry::of(&quota, &mut units).await?);
     }
+    manifest.quotas = Some(quotas);
     match output.is_json() {
         true => {
             let value = serde_json::to_value(&manifest)

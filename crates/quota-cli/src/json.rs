@@ -1,5 +1,6 @@
 //! Messages as JSON: the field names of the proto, amounts as numbers (they fit a double).
 
+use quota_client::Applied;
 use quota_client::v1::{
     Allocation, Amount, Decision, EffectiveLimit, Enforcement, ExplainedQuota, Hold, HoldState,
     Limit, LimitFinding, LimitHeadroom, Projection, Quota, QuotaOrigin, QuotaState, RefusalReason,
@@ -7,11 +8,36 @@ use quota_client::v1::{
 };
 use serde_json::{Map, Value, json};
 
+use crate::Failure;
 use crate::output::time;
 use crate::times;
 
 fn bare(name: &str, prefix: &str) -> Value {
     name.strip_prefix(prefix).unwrap_or(name).into()
+}
+
+/// Why a command failed, as one object.
+pub(crate) fn failure(failure: &Failure) -> Value {
+    let Failure::Call(error) = failure else {
+        return json!({"error": {"message": failure.to_string()}});
+    };
+    let fields = error
+        .violations
+        .iter()
+        .map(|violation| json!({"field": violation.field, "description": violation.description}));
+    let reason = error
+        .reason
+        .map(|reason| bare(reason.as_str_name(), "ERROR_REASON_"));
+    json!({"error": {
+        "message": error.message,
+        "code": format!("{:?}", error.code),
+        "reason": reason,
+        "outcome": match error.applied {
+            Applied::No => "NOT_APPLIED",
+            Applied::Unknown => "UNKNOWN",
+        },
+        "fields": fields.collect::<Value>(),
+    }})
 }
 
 pub(crate) fn decision(decision: Decision) -> Value {

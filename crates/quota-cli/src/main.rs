@@ -135,11 +135,21 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let output = Output::new(cli.output == Format::Json);
+    let endpoint = cli.endpoint.clone();
     match runtime.block_on(run(cli)) {
         Ok(Ending::Done) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(3),
         Err(failure) => {
-            eprintln!("quotactl: {failure}");
+            match &failure {
+                Failure::Call(error) if error.is_lost() && error.reason.is_none() => {
+                    eprintln!("quotactl: {endpoint}: {failure}");
+                }
+                failure => eprintln!("quotactl: {failure}"),
+            }
+            if output.is_json() {
+                let _ = output.object(&json::failure(&failure));
+            }
             ExitCode::from(exit_code(&failure))
         }
     }

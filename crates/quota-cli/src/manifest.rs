@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use quota_client::ProtoDuration;
 use quota_client::v1::{
-    Enforcement, Limit, Period, Quota, QuotaState, Rate, Resource, ResourceKind, Subject,
-    Unlimited, WithoutQuota, limit,
+    Enforcement, Limit, Period, Quota, QuotaOrigin, QuotaState, Rate, Resource, ResourceKind,
+    Subject, Unlimited, WithoutQuota, limit,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::admin::quota::default_id;
-use crate::output::time;
 use crate::times;
 use crate::units::{self, Units};
 use crate::{Failure, output};
@@ -26,8 +25,8 @@ pub(crate) struct Manifest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) resources: Vec<ResourceEntry>,
     /// Quotas.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) quotas: Vec<QuotaEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quotas: Option<Vec<QuotaEntry>>,
 }
 
 /// A subject.
@@ -90,6 +89,8 @@ pub(crate) struct QuotaEntry {
     pub(crate) max_request: Option<Scalar>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) near: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) display_name: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -97,11 +98,41 @@ pub(crate) struct QuotaEntry {
 }
 
 /// An amount: a bare number, or a text with a unit.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Scalar {
     Number(i64),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: serde::Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        reader.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl serde::de::Visitor<'_> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an amount such as 128cores, 16GiB, 0 or unlimited")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Scalar, E> {
+        Ok(Scalar::Number(number))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Scalar, E> {
+        i64::try_from(number)
+            .map(Scalar::Number)
+            .map_err(|_| E::custom(format!("{number} is too large for an amount")))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
 }
 
 impl Default for Scalar {
@@ -223,7 +254,6 @@ impl QuotaEntry {
         let interval = quota.rate.and_then(|rate| rate.interval);
         let id = default_id(&quota.resource, period.as_ref(), interval.as_ref());
         let plain = quota.quota_id == id || (id.is_empty() && quota.quota_id == quota.resource);
-        let shown = |at: Option<quota_client::Timestamp>| at.map(|at| time(Some(at)));
         Ok(Self {
             subject: quota.subject.clone(),
             resource: quota.resource.clone(),
@@ -232,7 +262,10 @@ impl QuotaEntry {
                 Some(limit::Limit::Value(value)) => Scalar::of(*value, &resource),
                 _ => Scalar::Text("unlimited".into()),
             },
-            anchor: shown(period.as_ref().and_then(|period| period.anchor_time)),
+            anchor: period
+                .as_ref()
+                .and_then(|period| period.anchor_time)
+                .map(output::exact_time),
             period: period.as_ref().map(times::period_name),
             rate: interval.as_ref().map(times::duration_name),
             bucket: quota
@@ -256,6 +289,8 @@ impl QuotaEntry {
             until: quota.valid_until_time.map(output::exact_time),
             max_request: quota.max_request.map(|n| Scalar::of(n, &resource)),
             near: quota.near_percent,
+            origin: (quota.origin() != plain_origin(&quota.subject))
+                .then(|| word(QuotaOrigin::as_str_name(&quota.origin()), "QUOTA_ORIGIN_")),
             display_name: quota.display_name.clone(),
             labels: quota.labels.clone(),
         })
@@ -313,6 +348,17 @@ impl QuotaEntry {
             .into(),
             max_request: amount(units, key, self.max_request.as_ref()).await?,
             near_percent: self.near,
+            origin: match &self.origin {
+                Some(origin) => named(
+                    &place,
+                    "origin",
+                    origin,
+                    "QUOTA_ORIGIN_",
+                    QuotaOrigin::from_str_name,
+                )?,
+                None => plain_origin(&self.subject),
+            }
+            .into(),
             state: named(
                 &place,
                 "state",
@@ -373,6 +419,14 @@ fn word(name: &str, prefix: &str) -> String {
         .replace('_', "-")
 }
 
+/// Where a quota comes from that does not say it.
+fn plain_origin(subject: &str) -> QuotaOrigin {
+    match subject.contains('*') {
+        true => QuotaOrigin::Default,
+        false => QuotaOrigin::Override,
+    }
+}
+
 /// Whether two quotas say the same, whatever the server adds.
 pub(crate) fn same(wanted: &Quota, live: &Quota) -> bool {
     differences(wanted, live).is_empty()
@@ -398,7 +452,7 @@ pub(crate) fn differences(wanted: &Quota, live: &Quota) -> Vec<String> {
             .anchor_time
             .map(output::exact_time)
             .unwrap_or_default();
-        format!("{}{anchor}", times::period_name(&period))
+        format!("{} {anchor}", times::period_name(&period))
     };
     let rate = |quota: &Quota| {
         let rate = quota.rate.unwrap_or_default();
@@ -447,6 +501,8 @@ pub(crate) fn differences(wanted: &Quota, live: &Quota) -> Vec<String> {
         number(wanted.max_request),
     );
     note("near", near(live), near(wanted));
+    let origin = |quota: &Quota| word(QuotaOrigin::as_str_name(&quota.origin()), "QUOTA_ORIGIN_");
+    note("origin", origin(live), origin(wanted));
     note(
         "display_name",
         live.display_name.clone(),
@@ -467,20 +523,20 @@ mod tests {
     #[test]
     fn what_is_printed_can_be_read() {
         let manifest = Manifest {
-            quotas: vec![QuotaEntry {
+            quotas: Some(vec![QuotaEntry {
                 subject: "tiers/freemium/users/*".into(),
                 resource: "api.calls".into(),
                 limit: Scalar::Number(10),
                 period: Some("hour".into()),
                 labels: BTreeMap::from([("a".into(), "yes: # no".into())]),
                 ..QuotaEntry::default()
-            }],
+            }]),
             ..Manifest::default()
         };
         let text = manifest.print().unwrap();
         let read = Manifest::parse(&text).unwrap();
         assert_eq!(read.print().unwrap(), text);
-        assert_eq!(read.quotas[0].labels["a"], "yes: # no");
+        assert_eq!(read.quotas.unwrap()[0].labels["a"], "yes: # no");
     }
 
     #[test]
@@ -497,6 +553,6 @@ mod tests {
             let error = Manifest::parse(bad).err().unwrap().to_string();
             assert!(error.contains(why), "{error}");
         }
-        assert!(Manifest::parse(" \n").unwrap().quotas.is_empty());
+        assert!(Manifest::parse(" \n").unwrap().quotas.is_none());
     }
 }

@@ -273,7 +273,10 @@ pub(crate) async fn check(
         return Ok(ending);
     }
     let mut text = verdict::text(&mut units, &verdict, "granted").await;
-    for least in &answer.effective_limits {
+    let bounded = |least: &&EffectiveLimit| {
+        least.limit.is_some() || verdict.unbounded_resources.contains(&least.resource)
+    };
+    for least in answer.effective_limits.iter().filter(bounded) {
         text.push_str(&effective(&mut units, least).await);
     }
     if answer.journal_unavailable {

@@ -16,9 +16,18 @@ pub(crate) enum Bound {
 
 /// Reads `500ms`, `90s`, `2h`, `7d`.
 pub(crate) fn duration(text: &str) -> Result<ProtoDuration, String> {
-    let length = humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is no time such as 90s or 2h: {error}"))?;
+    let length = exact(text)?;
     ProtoDuration::try_from(length).map_err(|_| format!("{text:?} is too long"))
+}
+
+/// Months and years have no fixed length.
+fn exact(text: &str) -> Result<Duration, String> {
+    let units = ["month", "year", "M", "y"];
+    if units.iter().any(|unit| text.contains(unit)) {
+        return Err(format!("{text:?} has no fixed length; days, such as 30d"));
+    }
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no time such as 90s or 2h: {error}"))
 }
 
 /// Reads `2026-12-01`, `2026-12-01T08:00:00Z`, `+7d`, `now`; dates are in UTC.
@@ -27,8 +36,7 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
         return Ok(now().into());
     }
     if let Some(later) = text.strip_prefix('+') {
-        let length = humantime::parse_duration(later)
-            .map_err(|error| format!("{later:?} is no time such as 7d: {error}"))?;
+        let length = exact(later)?;
         return Ok((now() + length).into());
     }
     let whole = match text.len() {
@@ -88,9 +96,10 @@ pub(crate) fn period(text: &str) -> Result<Period, String> {
     };
     let count = match count {
         "" => 1,
-        count => count
-            .parse()
-            .map_err(|_| format!("{count:?} is too large"))?,
+        count => match count.parse() {
+            Ok(count) if count > 0 => count,
+            _ => return Err(format!("{text:?} is no number of periods: 1 to 1000")),
+        },
     };
     Ok(Period {
         unit: unit.into(),
@@ -166,7 +175,15 @@ mod tests {
             assert_eq!(period_name(&period(text).unwrap()), text);
         }
         assert_eq!(period("1months").unwrap(), period("month").unwrap());
-        for bad in ["", "fortnight", "99999999999hours", "s", "-1hours"] {
+        for bad in [
+            "",
+            "0months",
+            "1.5y",
+            "fortnight",
+            "99999999999hours",
+            "s",
+            "-1hours",
+        ] {
             assert!(period(bad).is_err(), "{bad}");
         }
     }

@@ -46,6 +46,13 @@ const BYTES: &[Unit] = &[
     ("TiB", 1 << 40, 1),
     ("PiB", 1 << 50, 1),
 ];
+const DECIMAL: [(&str, i64); 5] = [
+    ("PB", 1_000_000_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+];
 const BINARY: [(&str, i64); 5] = [
     ("PiB", 1 << 50),
     ("TiB", 1 << 40),
@@ -198,15 +205,24 @@ fn units_of(resource: &Resource) -> String {
     if let Some((_, units)) = UNITS.iter().find(|(base, _)| *base == resource.base_unit) {
         names.extend(units.iter().map(|(name, _, _)| *name));
     }
-    names.dedup();
-    names.join(", ")
+    let mut each: Vec<&str> = Vec::new();
+    for name in names {
+        if !each.contains(&name) {
+            each.push(name);
+        }
+    }
+    each.join(", ")
 }
 
 /// An amount in the unit that people use, exact to three digits behind the point, else in base units.
 pub(crate) fn show(amount: i64, resource: &Resource) -> String {
     let ratio = resource.display_ratio.max(1);
+    let decimal_bytes = DECIMAL
+        .iter()
+        .any(|(name, _)| *name == resource.display_unit);
     if resource.base_unit == "bytes" {
-        let unit = BINARY.iter().find(|(_, bytes)| amount >= *bytes);
+        let table = if decimal_bytes { DECIMAL } else { BINARY };
+        let unit = table.iter().find(|(_, bytes)| amount >= *bytes);
         return match unit {
             Some((name, bytes)) => decimal(amount, *bytes, name),
             None => format!("{amount} B"),
@@ -214,6 +230,10 @@ pub(crate) fn show(amount: i64, resource: &Resource) -> String {
     }
     if ratio == 1 {
         return amount.to_string();
+    }
+    // Less than can be shown is shown in base units, and not as nothing.
+    if amount != 0 && i128::from(amount).abs() * 2000 < i128::from(ratio) {
+        return format!("{amount} {}", resource.base_unit);
     }
     decimal(amount, ratio, &resource.display_unit)
 }
@@ -272,5 +292,9 @@ mod tests {
         assert_eq!(show(16 << 30, &memory), "16 GiB");
         assert_eq!(show((16 << 30) + 1, &memory), "~16 GiB");
         assert_eq!(show(7, &resource("count", "count", 1)), "7");
+        let egress = resource("bytes", "GB", 1_000_000_000);
+        assert_eq!(show(5_000_000_000, &egress), "5 GB");
+        assert_eq!(show(1_500_000_000_000, &egress), "1.5 TB");
+        assert_eq!(show(1, &resource("micro", "units", 1_000_000)), "1 micro");
     }
 }

@@ -202,7 +202,8 @@ async fn quota_line(units: &mut Units<'_>, key: &str, quota: &AppliedQuota) -> S
             name => format!(" per {name}"),
         },
         (None, Some(interval)) => {
-            format!(" at once, refilled in {}", times::duration_name(interval))
+            let limit = units.show_limit(key, quota.limit.as_ref()).await;
+            format!(" at once, {limit} per {}", times::duration_name(interval))
         }
         (None, None) => String::new(),
     };
@@ -230,6 +231,13 @@ async fn quota_line(units: &mut Units<'_>, key: &str, quota: &AppliedQuota) -> S
 /// Where a quota comes from, and what it does where that is not to refuse.
 fn notes(quota: &AppliedQuota) -> String {
     let mut notes = String::new();
+    if quota
+        .period
+        .as_ref()
+        .is_some_and(|period| period.anchor_time.is_some())
+    {
+        notes.push_str(&format!("  {}", quota.quota_id));
+    }
     if !quota.pattern.is_empty() {
         notes.push_str(&format!("  (default of {})", quota.pattern));
     }

@@ -194,8 +194,18 @@ impl Client {
     /// # Errors
     /// An endpoint or actor that is none.
     pub fn new(options: Options) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::local(format!("endpoint {:?} {why}", options.endpoint));
+        let host = options.endpoint.strip_prefix("http://");
+        if options.endpoint.starts_with("https://") {
+            return Err(wrong(
+                "asks for TLS, which this version does not speak: http://HOST:PORT",
+            ));
+        }
+        if host.is_none_or(str::is_empty) {
+            return Err(wrong("is no URL such as http://127.0.0.1:50051"));
+        }
         let endpoint = Endpoint::from_shared(options.endpoint.clone())
-            .map_err(|error| Error::local(format!("endpoint {:?}: {error}", options.endpoint)))?;
+            .map_err(|error| wrong(&format!("is no URL: {error}")))?;
         let channel = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)

@@ -10,10 +10,9 @@ use crate::charge::charge_set;
 use crate::command::{CorrectUsage, ResetUsage};
 use crate::ends::Ending;
 use crate::event::{Change, Charged, Event};
-use crate::gauge::Gauge;
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
-use crate::quota::{QuotaList, Target, definitions};
+use crate::quota::{QuotaList, Target};
 use crate::record::RecordKey;
 use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
@@ -127,7 +126,8 @@ impl Ledger {
                 let gauges = scene.lines().first().map(|line| line.gauges(resource));
                 let gauges = gauges.unwrap_or_default();
                 if self.kind(resource) == Kind::Counter {
-                    let defined = definitions(gauges.iter().map(Gauge::quota), at);
+                    let defined = scene.lines().first().map(|line| line.definitions(resource));
+                    let defined = defined.unwrap_or_default();
                     if let Some(account) = self.account_mut(name, resource) {
                         account.count(*amount, &defined, at);
                     }
@@ -166,7 +166,7 @@ impl Ledger {
     }
 
     /// Moves what a row adds to the accounts of its charge set.
-    fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
+    pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
         let names = charge_set(stake.subject, stake.also);
         for (name, recorded) in names.into_iter().zip(stake.incarnations) {
             if !self.is_incarnation(name, Some(*recorded)) {
@@ -300,9 +300,8 @@ impl Ledger {
         for name in charge_set(&correct.subject, &correct.also) {
             for (resource, change) in &correct.amounts {
                 let scene = self.scene(name, &[name], at);
-                let gauges = scene.lines().first().map(|line| line.gauges(resource));
-                let gauges = gauges.unwrap_or_default();
-                let defined = definitions(gauges.iter().map(Gauge::quota), at);
+                let defined = scene.lines().first().map(|line| line.definitions(resource));
+                let defined = defined.unwrap_or_default();
                 let Some(account) = self.account_mut(name, resource) else {
                     continue;
                 };
@@ -431,8 +430,13 @@ impl Ledger {
     /// A record that is new stays new until its image is taken, whatever follows.
     pub(crate) fn touch(&mut self, key: RecordKey, fresh: bool) {
         let bytes = match &key {
-            RecordKey::Subject(name) => self.subjects.get(name).map_or(0, Subject::weight),
-            RecordKey::Quotas(target) => self.quotas(target).map_or(0, QuotaList::weight),
+            RecordKey::Subject(name) => self
+                .subjects
+                .get(name)
+                .map_or(SMALL_RECORD_BYTES, Subject::weight),
+            RecordKey::Quotas(target) => self
+                .quotas(target)
+                .map_or(SMALL_RECORD_BYTES, QuotaList::weight),
             _ => SMALL_RECORD_BYTES,
         };
         self.touch_weighing(key, fresh, bytes);

@@ -102,6 +102,13 @@ impl Account {
         }
     }
 
+    /// The counts of periods that are under way.
+    pub fn current_counts(&self, now: Timestamp) -> impl Iterator<Item = &Count> {
+        self.counts
+            .iter()
+            .filter(move |count| count.is_current(now))
+    }
+
     /// The bucket of a quota, as full as it is at `now`.
     pub fn fill(&self, quota: &Id, rate: &Rate, limit: i64, now: Timestamp) -> Fill {
         let bucket = self.buckets.iter().find(|(id, _)| id == quota);

@@ -12,7 +12,7 @@ use crate::decide::negative;
 use crate::ends::Ending;
 use crate::event::{Cause, Change, Charged, Event};
 use crate::hold::{ENDED_KEPT, ENDED_MAX, End, Hold};
-use crate::name::SubjectName;
+use crate::name::{SubjectName, below};
 use crate::record::RecordKey;
 use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
@@ -38,7 +38,7 @@ impl Ledger {
             .collect()
     }
 
-    fn closing(&self, now: Timestamp, key: &RowKey) -> Option<Charged> {
+    pub(crate) fn closing(&self, now: Timestamp, key: &RowKey) -> Option<Charged> {
         let revision = self.next_revision();
         match key {
             RowKey::Hold(key) => {
@@ -72,7 +72,7 @@ impl Ledger {
     }
 
     /// Sweeps up to `most` records that nothing can touch any more: descendants of deleted subjects, and
-    /// ended holds that were kept long enough. Says whether there may be more.
+    /// ended holds that were kept long enough. Says whether there was any.
     pub fn sweep(&mut self, now: Timestamp, most: usize) -> bool {
         let mut left = most;
         while left > 0 {
@@ -90,14 +90,16 @@ impl Ledger {
         }
         while left > 0 {
             let Some((top, revision)) = self.dying.first_key_value() else {
-                return false;
+                break;
             };
             let (top, revision) = (top.clone(), *revision);
+            let (first, last) = below(top.as_str());
             let dead: Vec<SubjectName> = self
                 .names
-                .range::<str, _>((Bound::Included(top.as_str()), Bound::Unbounded))
-                .take_while(|name| name.as_str().starts_with(top.as_str()))
-                .filter(|name| name.is_within(top.as_str()))
+                .range::<str, _>((
+                    Bound::Excluded(first.as_str()),
+                    Bound::Excluded(last.as_str()),
+                ))
                 .filter(|name| {
                     let subject = self.subjects.get(*name);
                     subject.is_some_and(|subject| subject.profile.incarnation <= revision)
@@ -114,7 +116,7 @@ impl Ledger {
                 self.remove_subject(&name);
             }
         }
-        true
+        left < most
     }
 
     /// What of the accounts ends by itself, and when: it follows from the rows.

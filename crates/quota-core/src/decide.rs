@@ -26,10 +26,11 @@ use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
 use crate::rejection::Rejection;
 use crate::resource::Kind;
+use crate::stake::RowKey;
 use crate::subject::Profile;
 use crate::time::Timestamp;
 
-pub use quota::bite;
+pub use quota::{bite, several_quotas};
 pub use uses::{Use, check_use};
 
 /// A decided command on its way to its reply.
@@ -162,12 +163,27 @@ impl Ledger {
         }
     }
 
+    /// The closing of a row whose time is over, where a change is about to take its place: it ends once, and
+    /// everybody who reads the events sees it.
+    fn closed_first(&self, now: Timestamp, key: RowKey) -> Option<Change> {
+        let expires = match &key {
+            RowKey::Allocation(key) => self.allocations.get(key)?.expires,
+            RowKey::Hold(key) => {
+                let hold = self.holds.get(key)?;
+                hold.ended.is_none().then_some(hold.expires)
+            }
+        };
+        expires.filter(|expires| *expires <= now)?;
+        let charged = self.closing(now, &key)?;
+        Some(Change::Charged(Box::new(charged)))
+    }
+
     fn live(&self, key: &AllocationKey, now: Timestamp) -> Result<Arc<Allocation>, Rejection> {
         self.live_allocation(key.as_str(), now)
             .ok_or_else(|| Rejection::AllocationUnknown(key.as_str().to_owned()))
     }
 
-    /// A hold, live or ended, unless its subject is not there any more.
+    /// A hold, live or ended, unless a subject that it was made for is not there any more.
     pub fn hold(&self, key: &str) -> Option<&Arc<Hold>> {
         let hold = self.holds.get(key)?;
         self.is_of_the_living(&hold.subject, &hold.also, &hold.incarnations)
@@ -179,7 +195,8 @@ impl Ledger {
             .ok_or_else(|| Rejection::HoldUnknown(key.as_str().to_owned()))
     }
 
-    /// Whether a row's own subject is still the incarnation that was charged (C2.5).
+    /// Whether every subject of a row's charge set is still the incarnation that was charged (C2.5). One that
+    /// was deleted had nothing of the row in its accounts any more, and none that bears its name now has.
     fn is_of_the_living(
         &self,
         subject: &SubjectName,
@@ -187,9 +204,11 @@ impl Ledger {
         incarnations: &[u64],
     ) -> bool {
         let names = charge_set(subject, also);
-        let own = names.iter().position(|name| *name == subject.as_str());
-        let recorded = own.and_then(|at| incarnations.get(at));
-        recorded.is_some_and(|recorded| self.is_incarnation(subject.as_str(), Some(*recorded)))
+        names.len() == incarnations.len()
+            && names
+                .iter()
+                .zip(incarnations)
+                .all(|(name, recorded)| self.is_incarnation(name, Some(*recorded)))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::amount::{ACCOUNT_MAX, Limit};
 use crate::defaults::{Defaults, PatternQuotas};
 use crate::gauge::Gauge;
 use crate::name::{ResourceKey, SubjectName, SubjectPattern};
+use crate::period::Period;
 use crate::quota::{Enforcement, Measure, Quota, definitions};
 use crate::resource::{Kind, Resources, WithoutQuota};
 use crate::subject::Subject;
@@ -111,6 +112,9 @@ impl<'a> Scene<'a> {
                 verdict.refusals.extend(beyond);
                 for gauge in line.gauges(resource) {
                     bounded = true;
+                    verdict
+                        .refusals
+                        .extend(line.beyond_bucket(&gauge, *requested));
                     line.weigh(&gauge, *requested, mode, &mut verdict);
                     gauges.push((line, gauge, *requested));
                 }
@@ -326,6 +330,14 @@ impl<'a> Line<'a> {
             .collect()
     }
 
+    /// The periods in which a COUNTER is counted here: those of every quota that is in force or would be if
+    /// none of its id covered it, so that a default that is uncovered has counted all the time.
+    pub(crate) fn definitions(&self, resource: &ResourceKey) -> Vec<(Period, Timestamp)> {
+        let all = self.all_quotas(resource);
+        let quotas = all.iter().map(|found| &**found.quota);
+        definitions(quotas.filter(|quota| quota.is_in_force(self.now)), self.now)
+    }
+
     /// Every quota on this subject and of the patterns that match it, in force or not, the one that wins
     /// first.
     pub fn all_quotas(&self, resource: &ResourceKey) -> Vec<InForce<'a>> {
@@ -391,6 +403,22 @@ impl<'a> Line<'a> {
             reason: Reason::TooLarge,
             shortfall: beyond,
             ..self.finding(resource, self.taken(resource), requested)
+        })
+    }
+
+    /// A bucket that keeps what it is owed is an account like the others (C1.1).
+    fn beyond_bucket(&self, gauge: &Gauge<'_>, requested: i64) -> Option<Finding> {
+        let quota = gauge.quota();
+        gauge.fill().filter(|_| quota.enforcement.vetoes())?;
+        let beyond = gauge
+            .taken
+            .used
+            .saturating_add(requested)
+            .saturating_sub(ACCOUNT_MAX);
+        (beyond > 0).then(|| Finding {
+            reason: Reason::TooLarge,
+            shortfall: beyond,
+            ..self.finding(&quota.resource, gauge.taken, requested)
         })
     }
 

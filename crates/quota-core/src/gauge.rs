@@ -146,7 +146,7 @@ impl<'a> Gauge<'a> {
                 _ => Duration::ZERO,
             };
             let bucket = Limit::Value(fill.bucket());
-            let shortfall = fill.shortfall(requested);
+            let shortfall = fill.shortfall(requested, patience);
             match fill.wait(requested) {
                 Some(wait) if wait <= patience => return (found, wait),
                 Some(wait) => {
@@ -166,6 +166,10 @@ impl<'a> Gauge<'a> {
             let end = self.window.and_then(|window| window.end);
             let (reason, retry) = match end {
                 _ if requested > limit => (Reason::TooLarge, None),
+                // What is held goes on into the next period, where it is in the way as well.
+                Some(_) if self.taken.held.saturating_add(requested) > limit => {
+                    (Reason::Limit, None)
+                }
                 Some(end) => (Reason::PeriodExhausted, Some(end.since(self.now))),
                 None => (Reason::Limit, None),
             };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::allocation::{Allocation, AllocationKey};
+use crate::charge::charge_set;
 use crate::command::{Action, Command, Provenance};
 use crate::decide::Step;
 use crate::defaults::Defaults;
@@ -14,7 +15,7 @@ use crate::operation::{Memory, MemoryBounds, Recall};
 use crate::outcome::{Answer, Outcome, Reply};
 use crate::quota::Target;
 use crate::record::{self, Floor, Image, Meta, Misfit, Record, RecordKey, Records};
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, Violation};
 use crate::resource::Resources;
 use crate::stake::RowKey;
 use crate::subject::{Profile, Subject};
@@ -61,6 +62,9 @@ pub struct Decided {
     /// What happened; empty where nothing did.
     pub events: Vec<Event>,
 }
+
+/// About how many bytes the events and images of one command may take; one that would take more is rejected.
+pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
 /// How much there is of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -280,6 +284,12 @@ impl Ledger {
             Err(rejection) => return rejected(rejection),
         };
         let mut decided = self.answered(now, command, step);
+        if self.weight_of(&decided.events) > COMMAND_BYTES_MAX {
+            let text = format!(
+                "touches records of more than {COMMAND_BYTES_MAX} bytes; ask for less at once"
+            );
+            return rejected(Rejection::Invalid(vec![Violation::new("request", text)]));
+        }
         if command.validate_only {
             decided.events.clear();
         }
@@ -335,6 +345,22 @@ impl Ledger {
                 unreachable!("a step of several is not a step of another")
             }
         }
+    }
+
+    /// About how many bytes the events, and the images of what they touch, take.
+    fn weight_of(&self, events: &[Event]) -> usize {
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        let mut bytes: usize = 0;
+        for event in events {
+            bytes = bytes.saturating_add(event.weight());
+            if let Change::Charged(charged) = &event.change {
+                names.extend(charge_set(&charged.subject, &charged.also));
+            }
+        }
+        let subjects = names.into_iter().filter_map(|name| self.subjects.get(name));
+        subjects
+            .map(Subject::weight)
+            .fold(bytes, usize::saturating_add)
     }
 
     /// What happens when a server is started with a wall clock that was in doubt; pure, like

@@ -150,6 +150,16 @@ pub fn parent(name: &str) -> Option<&str> {
     Some(above.and_then(|end| name.get(..end)).unwrap_or(SYSTEM))
 }
 
+/// The names below `prefix`, without it, as bounds in the order of texts: from after the first to before the
+/// second.
+pub(crate) fn below(prefix: &str) -> (String, String) {
+    match prefix {
+        SYSTEM => (String::new(), char::MAX.to_string()),
+        // `0` follows `/`.
+        prefix => (format!("{prefix}/"), format!("{prefix}0")),
+    }
+}
+
 /// Whether `name` is `prefix` or below it, by whole pairs.
 pub fn is_within(name: &str, prefix: &str) -> bool {
     prefix == SYSTEM

@@ -160,7 +160,12 @@ impl Memory {
         if forgotten {
             return;
         }
-        let lane = self.lanes.entry(name.clone()).or_default();
+        // A pair that comes anew begins with what was forgotten for all: its own floor stands alone later.
+        let merged = self.merged;
+        let lane = self.lanes.entry(name.clone()).or_insert_with(|| Lane {
+            floor: merged,
+            ..Lane::default()
+        });
         if lane.known.contains_key(&entry.id) {
             return;
         }

@@ -48,6 +48,8 @@ pub enum Answer {
     /// To a linked group: what is answered to each member. One that is denied denies all, and nothing of any
     /// happens.
     Linked(Vec<Answer>),
+    /// To a member of a linked group that was not decided: it depends on one that was denied.
+    Undecided,
     /// To Reserve; the hold is absent when denied.
     Reserved {
         /// The decision.
@@ -145,7 +147,10 @@ impl Answer {
             Self::Released { allocation, .. } => {
                 weight_of_allocation(allocation).saturating_add(ROW)
             }
-            Self::ReleasedMatching { .. } | Self::ClockAccepted { .. } | Self::Deleted => ROW,
+            Self::ReleasedMatching { .. }
+            | Self::ClockAccepted { .. }
+            | Self::Undecided
+            | Self::Deleted => ROW,
             Self::Corrected(counts) => counts.len().saturating_mul(ROW),
             Self::Quotas(quotas) => quotas.len().saturating_mul(4096),
             Self::Subject(_) | Self::Resource(_) => 4096,

@@ -82,7 +82,11 @@ impl Period {
             Unit::None => Self::NONE,
             _ => Self {
                 unit,
-                count: count.clamp(1, COUNT_MAX),
+                // A fixed time says itself how long it is.
+                count: match unit {
+                    Unit::Fixed(_) => 1,
+                    _ => count.clamp(1, COUNT_MAX),
+                },
                 anchor: anchor.unwrap_or(Timestamp::from_nanos(aligned)),
             },
         }
@@ -190,7 +194,6 @@ impl fmt::Display for Period {
             Unit::Month => "month",
             Unit::Year => "year",
             Unit::Fixed(length) => {
-                let length = length.saturating_mul(self.count);
                 return write_duration(f, length);
             }
         };

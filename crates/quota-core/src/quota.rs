@@ -268,17 +268,20 @@ impl QuotaList {
         self.0.iter().find(|quota| quota.is(resource, id))
     }
 
-    /// The quota of that id; without one the only one on the resource, or the one that is named after it.
-    pub fn find_or_only(&self, resource: &ResourceKey, id: Option<&Id>) -> Option<&Arc<Quota>> {
+    /// The quota of that id; without one the only one on the resource. Where there are several, their ids.
+    pub fn find_or_only(
+        &self,
+        resource: &ResourceKey,
+        id: Option<&Id>,
+    ) -> Result<Option<&Arc<Quota>>, Vec<Id>> {
         if let Some(id) = id {
-            return self.find(resource, id);
+            return Ok(self.find(resource, id));
         }
-        let mut all = self.0.iter().filter(|quota| quota.resource == *resource);
-        match (all.next(), all.next()) {
-            (Some(only), None) => Some(only),
-            _ => self.0.iter().find(|quota| {
-                quota.resource == *resource && quota.id.as_str() == resource.as_str()
-            }),
+        let all: Vec<&Arc<Quota>> = self.0.iter().filter(|q| q.resource == *resource).collect();
+        match all.as_slice() {
+            [] => Ok(None),
+            [only] => Ok(Some(*only)),
+            several => Err(several.iter().map(|quota| quota.id.clone()).collect()),
         }
     }
 

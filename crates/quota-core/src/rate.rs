@@ -117,9 +117,13 @@ impl Fill {
         i64::try_from(room.div_euclid(i128::from(self.interval_ns))).unwrap_or(i64::MAX)
     }
 
-    /// Units that are missing to take `amount`; zero or below where there is room.
-    pub fn shortfall(&self, amount: i64) -> i64 {
-        self.units_up(self.beyond(amount))
+    /// Units that are missing to take `amount` with a debt of up to `patience`; zero or below where there is
+    /// room.
+    pub fn shortfall(&self, amount: i64, patience: Duration) -> i64 {
+        let patience = i128::try_from(patience.as_nanos()).unwrap_or(i128::MAX);
+        let debt = patience.saturating_mul(i128::from(self.limit));
+        self.units_up(self.beyond(amount).saturating_sub(debt))
+            .max(1)
     }
 
     /// How long until `amount` can be taken; zero where it can be now, none where waiting does not help.

@@ -1,6 +1,7 @@
 //! What can be read of a ledger.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -9,7 +10,7 @@ use crate::defaults::Defaults;
 use crate::evaluate::Scene;
 use crate::hold::Hold;
 use crate::ledger::{Bounds, Sizes};
-use crate::name::{SYSTEM, SubjectName};
+use crate::name::{SubjectName, below};
 use crate::quota::{QuotaList, Target};
 use crate::resource::Resources;
 use crate::subject::Subject;
@@ -38,34 +39,46 @@ impl Ledger {
         prefix: &'a str,
         after: &str,
     ) -> impl Iterator<Item = &'a SubjectName> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
         let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
-        let first = self.names.get(start).filter(|_| after.is_empty());
-        let start = if after < start { start } else { after };
-        first.into_iter().filter(living).chain(
-            self.names
-                .range::<str, _>((Excluded(start), Unbounded))
-                .take_while(move |name| prefix == SYSTEM || name.as_str().starts_with(prefix))
-                .filter(move |name| name.is_within(prefix))
-                .filter(living),
-        )
+        let own = self
+            .names
+            .get(prefix)
+            .filter(|name| !name.is_system() && (after.is_empty() || after < name.as_str()));
+        let (first, last) = below(prefix);
+        let start = if after < first.as_str() {
+            first.as_str()
+        } else {
+            after
+        };
+        let end = if last.as_str() < start {
+            start
+        } else {
+            last.as_str()
+        };
+        let below = self.names.range::<str, _>((Excluded(start), Included(end)));
+        own.into_iter().chain(below).filter(living)
     }
 
     /// Holds after `after` of `prefix` and all below it, live or ended, in the order of their keys.
     pub fn holds<'a>(
         &'a self,
         prefix: &'a str,
-        after: &'a str,
+        after: &str,
     ) -> impl Iterator<Item = &'a Arc<Hold>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
-        let start = if after < start { start } else { after };
+        let (first, last) = below(prefix);
+        let start = if after < first.as_str() {
+            first.as_str()
+        } else {
+            after
+        };
+        let end = if last.as_str() < start {
+            start
+        } else {
+            last.as_str()
+        };
         self.holds
-            .range::<str, _>((Excluded(start), Unbounded))
-            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .range::<str, _>((Excluded(start), Included(end)))
             .filter_map(|(key, _)| self.hold(key.as_str()))
-            .filter(move |hold| hold.subject.is_within(prefix))
     }
 
     /// All subjects, in no order.
@@ -84,16 +97,22 @@ impl Ledger {
     pub fn allocations<'a>(
         &'a self,
         prefix: &'a str,
-        after: &'a str,
+        after: &str,
     ) -> impl Iterator<Item = &'a Arc<Allocation>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = if prefix == SYSTEM { "" } else { prefix };
-        let start = if after < start { start } else { after };
+        let (first, last) = below(prefix);
+        let start = if after < first.as_str() {
+            first.as_str()
+        } else {
+            after
+        };
+        let end = if last.as_str() < start {
+            start
+        } else {
+            last.as_str()
+        };
         self.allocations
-            .range::<str, _>((Excluded(start), Unbounded))
-            .take_while(move |(key, _)| prefix == SYSTEM || key.as_str().starts_with(prefix))
+            .range::<str, _>((Excluded(start), Included(end)))
             .map(|(_, allocation)| allocation)
-            .filter(move |allocation| allocation.subject.is_within(prefix))
     }
 
     /// Its bounds.

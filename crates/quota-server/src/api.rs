@@ -74,7 +74,11 @@ fn split<T>(request: Request<T>) -> Result<(T, Caller), Status> {
     Ok((request.into_inner(), caller))
 }
 
-/// The caller's deadline with a little time left for the answer to travel.
+/// Least time that is left for an answer to travel: the transport has a timer of its own, which knows nothing of
+/// what was done.
+const TRAVEL_MIN: Duration = Duration::from_millis(5);
+
+/// The caller's deadline with a little time left for the answer to travel; zero is over before it begins.
 fn patience(timeout: Duration) -> Duration {
-    timeout.saturating_sub(timeout / 20)
+    timeout.saturating_sub((timeout / 20).max(TRAVEL_MIN))
 }

@@ -145,6 +145,7 @@ impl<M: Machine> SystemClock<M> {
                 let since = boot_ns.saturating_sub(last.boot_ns);
                 state.now = last.now.nanos().saturating_add(since);
                 state.suspect = last.suspect;
+                state.waiting = last.waiting;
             } else {
                 match doubt(last, wall, options) {
                     Some(why) if !options.accept => return Err(ClockError { why }),
@@ -230,6 +231,7 @@ impl<M: Machine> Clock for SystemClock<M> {
             boot_id,
             boot_ns: state.boot_ns,
             suspect: state.suspect,
+            waiting: state.waiting,
         })
     }
 
@@ -314,6 +316,7 @@ impl Clock for ManualClock {
             boot_id: [0; 16],
             boot_ns: now,
             suspect: false,
+            waiting: false,
         }
     }
 

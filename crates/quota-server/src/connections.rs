@@ -1,17 +1,25 @@
 //! Connections, counted: beyond the bound a new one is closed at once, so that a caller that opens too many
 //! takes nothing from those that are there.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
+
+/// Bytes with which every HTTP/2 connection begins.
+const PREFACE_BYTES: usize = 24;
+/// Longest wait for them: a connection that says nothing must not keep a place.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections that are let in.
 pub struct Connections {
@@ -51,6 +59,8 @@ impl Stream for Connections {
                     }
                     return Poll::Ready(Some(Ok(Connection {
                         stream,
+                        silent: Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT))),
+                        missing: PREFACE_BYTES,
                         _permit: permit,
                     })));
                 }
@@ -72,6 +82,10 @@ impl Stream for Connections {
 /// A connection that gives its place back when it ends.
 pub struct Connection {
     stream: TcpStream,
+    /// Until the preface has come: keep-alive begins only after it.
+    silent: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the preface that have not come.
+    missing: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -89,7 +103,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if let Some(silent) = &mut self.silent
+            && silent.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let come = buffer.filled().len().saturating_sub(before);
+        self.missing = self.missing.saturating_sub(come);
+        if self.missing == 0 {
+            self.silent = None;
+        }
+        read
     }
 }
 

@@ -156,6 +156,9 @@ impl Engine {
         patience: Option<Duration>,
     ) -> Result<Replies, Fault> {
         self.admit()?;
+        if patience.is_some_and(|patience| patience.is_zero()) {
+            return Err(Fault::Deadline { unknown: false });
+        }
         let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());

@@ -20,6 +20,8 @@ pub struct Stamp {
     pub boot_ns: i64,
     /// The wall clock had stepped, and nobody had accepted it.
     pub suspect: bool,
+    /// A step backward was accepted, and the wall clock had not caught up.
+    pub waiting: bool,
 }
 
 /// A batch on its way to the journal.
@@ -54,6 +56,8 @@ struct BatchBody {
     images: Vec<ImageBody>,
     #[prost(bool, tag = "6")]
     suspect: bool,
+    #[prost(bool, tag = "7")]
+    waiting: bool,
 }
 
 impl Batch {
@@ -66,6 +70,7 @@ impl Batch {
             events: events.iter().map(format::body_of_event).collect(),
             images: images.iter().map(format::body_of_image).collect(),
             suspect: stamp.suspect,
+            waiting: stamp.waiting,
         };
         let body = format::versioned_bytes(&message);
         let rows = message.images.into_iter().map(RowImage::from).collect();
@@ -128,6 +133,7 @@ impl Contents {
                 boot_id,
                 boot_ns: message.boot_ns,
                 suspect: message.suspect,
+                waiting: message.waiting,
             },
             answers,
             images: images.collect::<Result<_, _>>()?,

@@ -491,16 +491,16 @@ fn answer(call: &Call, answered: &Answer, replayed: bool) -> String {
             )
         }
         Answer::Linked(members) => {
-            let denied = if answered.is_refusal() {
-                "denied"
-            } else {
-                "granted"
-            };
+            let decisions = members.iter().filter_map(|member| match member {
+                Answer::Charged { verdict, .. } => Some(verdict.decision),
+                _ => None,
+            });
+            let strongest = decisions.min().map_or("granted", word);
             let members = call.members.iter().zip(members);
             let texts: Vec<String> = members
                 .map(|(member, answered)| answer(member, answered, false))
                 .collect();
-            format!("{denied} [{}]{suffix}", texts.join("; "))
+            format!("{strongest} [{}]{suffix}", texts.join("; "))
         }
         Answer::Released {
             amounts,
@@ -524,18 +524,23 @@ fn answer(call: &Call, answered: &Answer, replayed: bool) -> String {
             format!("was {}{suffix}", counts.join(" "))
         }
         Answer::ClockAccepted { .. } => format!("accepted{suffix}"),
+        Answer::Undecided => "undecided".into(),
         Answer::Deleted => format!("deleted{suffix}"),
+    }
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Granted => "granted",
+        Decision::Partial => "partial",
+        Decision::Delayed => "delayed",
+        Decision::Denied => "denied",
     }
 }
 
 fn shown(verdict: &Verdict, replayed: bool) -> script::Verdict<'_> {
     script::Verdict {
-        decision: match verdict.decision {
-            Decision::Granted => "granted",
-            Decision::Partial => "partial",
-            Decision::Delayed => "delayed",
-            Decision::Denied => "denied",
-        },
+        decision: word(verdict.decision),
         delay: (verdict.decision == Decision::Delayed).then_some(verdict.delay),
         partial: verdict.partial,
         refusals: findings(&verdict.refusals),

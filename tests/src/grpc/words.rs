@@ -139,13 +139,7 @@ pub(super) fn texts(amounts: &[v1::Amount]) -> Vec<(String, i64)> {
 pub(super) fn verdict(call: &Call, verdict: Option<&v1::Verdict>, replayed: bool) -> String {
     let verdict = verdict.expect("every decision has a verdict");
     let shown = script::Verdict {
-        decision: match verdict.decision() {
-            v1::Decision::Granted => "granted",
-            v1::Decision::Partial => "partial",
-            v1::Decision::Delayed => "delayed",
-            v1::Decision::Denied => "denied",
-            v1::Decision::Unspecified => panic!("no decision"),
-        },
+        decision: word(verdict.decision()),
         delay: verdict
             .delay
             .and_then(|delay| Duration::try_from(delay).ok()),
@@ -159,6 +153,16 @@ pub(super) fn verdict(call: &Call, verdict: Option<&v1::Verdict>, replayed: bool
         replayed,
     };
     script::verdict(call, &shown)
+}
+
+pub(super) fn word(decision: v1::Decision) -> &'static str {
+    match decision {
+        v1::Decision::Granted => "granted",
+        v1::Decision::Partial => "partial",
+        v1::Decision::Delayed => "delayed",
+        v1::Decision::Denied => "denied",
+        v1::Decision::Unspecified => panic!("no decision"),
+    }
 }
 
 pub(super) fn headroom(all: &[v1::LimitHeadroom]) -> Vec<script::Headroom<'_>> {

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use quota_client::v1::{
     DeleteQuotaRequest, Enforcement, ErrorReason, ExplainQuotaRequest, ExplainedQuota,
     GetQuotaRequest, ListQuotasRequest, Period, Quota, QuotaState, Rate, UpdateQuotaRequest,
+    WithoutQuota,
 };
 use quota_client::{Client, Timestamp};
 use serde_json::{Value, json};
@@ -333,6 +334,20 @@ async fn live_quota(client: &Client, key: &KeyArgs) -> Result<Quota, Failure> {
     match client.get_quota(request).await {
         Ok(answer) => Ok(answer.quota.unwrap_or_default()),
         Err(error) if error.reason == Some(ErrorReason::QuotaUnknown) => Ok(Quota::default()),
+        // There are several, and the one that is meant is the one that is named after the resource.
+        Err(error)
+            if error
+                .violations
+                .iter()
+                .any(|wrong| wrong.field == "quota_id") =>
+        {
+            let named = KeyArgs {
+                subject: key.subject.clone(),
+                resource: key.resource.clone(),
+                id: key.resource.clone(),
+            };
+            Box::pin(live_quota(client, &named)).await
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -406,9 +421,13 @@ pub(crate) async fn describe_limit(units: &mut Units<'_>, quota: &Quota) -> Stri
             ),
             None => String::new(),
         };
+        let anchor = match period.anchor_time {
+            Some(_) => format!(" from {}", time(period.anchor_time)),
+            None => String::new(),
+        };
         return match times::period_name(period).as_str() {
             "none" => format!("{limit} in all{next}"),
-            name => format!("{limit} per {name}{next}"),
+            name => format!("{limit} per {name}{anchor}{next}"),
         };
     }
     let Some(rate) = &quota.rate else {
@@ -419,13 +438,14 @@ pub(crate) async fn describe_limit(units: &mut Units<'_>, quota: &Quota) -> Stri
         .as_ref()
         .map(times::duration_name)
         .unwrap_or_default();
-    match rate.bucket {
-        Some(bucket) => {
-            let bucket = units.show(key, bucket).await;
-            format!("{limit} per {interval}, {bucket} at once")
-        }
-        None => format!("{limit} per {interval}"),
+    let mut text = format!("{limit} per {interval}");
+    if let Some(bucket) = rate.bucket {
+        text.push_str(&format!(", {} at once", units.show(key, bucket).await));
     }
+    if let Some(delay) = &rate.delay_max {
+        text.push_str(&format!(", waiting up to {}", times::shown(delay)));
+    }
+    text
 }
 
 /// What it does, and whether and when it is in force.
@@ -454,6 +474,7 @@ async fn explain(
     units: &mut Units<'_>,
     request: ExplainQuotaRequest,
 ) -> Result<Ending, Failure> {
+    let resource = request.resource.clone();
     let answer = client.explain_quota(request).await?;
     if output.is_json() {
         let quotas = answer.quotas.iter().map(show::explained);
@@ -477,7 +498,11 @@ async fn explain(
         "held",
         "in force",
     ];
-    output.table(&header, rows, "no quota bounds it: it is only counted")?;
+    let none = match units.of(&resource).await?.without_quota() {
+        WithoutQuota::Deny => "no quota bounds it, and it needs one: it is refused (NO_QUOTA)",
+        _ => "no quota bounds it: it is only counted",
+    };
+    output.table(&header, rows, none)?;
     Ok(Ending::Done)
 }
 

@@ -16,6 +16,7 @@ use crate::hold::{End, Hold, HoldKey};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
+use crate::stake::{RowKey, Stake};
 use crate::time::Timestamp;
 use crate::verdict::Mode;
 
@@ -54,7 +55,11 @@ impl Ledger {
             Uncovered::Record => Mode::Record,
             Uncovered::Refuse | Uncovered::Check => Mode::Strict,
         };
-        let verdict = self
+        // Late, the hold's own capacity is not held against it, whether it has been closed or not.
+        let without = (late && live.ended.is_none()).then(|| self.without(live, &names));
+        let verdict = without
+            .as_ref()
+            .unwrap_or(self)
             .scene(live.subject.as_str(), &names, now)
             .evaluate(&due.uncovered, mode);
         if verdict.is_denied() {
@@ -84,6 +89,10 @@ impl Ledger {
             None => negative(&live.amounts),
             Some(_) => Vec::new(),
         };
+        let mut changes = Vec::new();
+        if let Some(allocation) = &allocation {
+            changes.extend(self.closed_first(now, RowKey::Allocation(allocation.key.clone())));
+        }
         let charged = Charged {
             used: due.amounts,
             held: freed,
@@ -91,14 +100,23 @@ impl Ledger {
             hold: Some(hold.clone()),
             ..Charged::new(&live.subject, &live.also, cause).noting(&verdict)
         };
+        changes.push(Change::Charged(Box::new(charged)));
         Ok(Step {
             answer: Answer::Committed {
                 verdict,
                 hold,
                 allocation,
             },
-            changes: vec![Change::Charged(Box::new(charged))],
+            changes,
         })
+    }
+
+    /// The subjects of a hold as they are without it.
+    fn without(&self, hold: &Hold, names: &[&str]) -> Self {
+        let mut fork = self.fork();
+        self.copy_subjects(names, &mut fork);
+        fork.stake(&Stake::of_hold(hold), -1);
+        fork
     }
 
     /// The allocation of a committed hold, on the charge set that the hold recorded (C2.3).
@@ -168,13 +186,6 @@ fn due(hold: &Hold, commit: &CommitHold, late: bool) -> Result<Due, Rejection> {
         .filter(|(key, _)| !commit.amounts.iter().any(|(named, _)| named == key));
     let mut amounts: Amounts = unnamed.chain(&commit.amounts).cloned().collect();
     amounts.retain(|(_, amount)| *amount > 0);
-    if late {
-        return Ok(Due {
-            uncovered: amounts.clone(),
-            amounts,
-            how: commit.late,
-        });
-    }
     let mut uncovered = Amounts::new();
     for (key, amount) in &amounts {
         let held = hold.amount(key);
@@ -189,6 +200,20 @@ fn due(hold: &Hold, commit: &CommitHold, late: bool) -> Result<Due, Rejection> {
             }
             uncovered.push((key.clone(), amount.saturating_sub(held)));
         }
+    }
+    if late {
+        // All of it is uncovered; more than was held as well, by the stricter of the two.
+        let checked = commit.late == Uncovered::Check
+            || (!uncovered.is_empty() && commit.more == Uncovered::Check);
+        return Ok(Due {
+            uncovered: amounts.clone(),
+            amounts,
+            how: if checked {
+                Uncovered::Check
+            } else {
+                commit.late
+            },
+        });
     }
     Ok(Due {
         amounts,

@@ -12,6 +12,7 @@ use crate::event::{Cause, Change, Charged};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
+use crate::stake::RowKey;
 use crate::time::Timestamp;
 use crate::verdict::Mode;
 
@@ -88,6 +89,9 @@ impl Ledger {
             Mode::Record => Cause::Record,
         };
         let mut changes = self.births(now, &names);
+        if let Some(row) = &allocation {
+            changes.extend(self.closed_first(now, RowKey::Allocation(row.key.clone())));
+        }
         changes.push(Change::Charged(Box::new(Charged {
             used: granted,
             allocation: allocation.clone(),

@@ -9,6 +9,7 @@ use crate::decide::Step;
 use crate::decide::uses::Use;
 use crate::evaluate::Line;
 use crate::event::Change;
+use crate::gauge::Gauge;
 use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
 use crate::quota::Target;
@@ -78,7 +79,7 @@ impl Ledger {
         let mut before = Vec::new();
         for (resource, change) in &correct.amounts {
             for line in scene.lines() {
-                let counted = guard_correction(line, resource, *change, correct.past)?;
+                let counted = guard_correction(now, line, resource, *change, correct.past)?;
                 let name = SubjectName::of_checked(line.name());
                 before.push((name, resource.clone(), counted));
             }
@@ -92,6 +93,7 @@ impl Ledger {
 
 /// Guards that no count of a subject leaves its bounds; the lifetime count before.
 fn guard_correction(
+    now: Timestamp,
     line: &Line<'_>,
     resource: &ResourceKey,
     change: i64,
@@ -114,14 +116,19 @@ fn guard_correction(
     };
     let lifetime = account.map_or(0, |account| account.used);
     guard("", lifetime)?;
-    let periodic = |gauge: &&crate::gauge::Gauge<'_>| gauge.window.is_some_and(|w| w.end.is_some());
-    for gauge in line
-        .gauges(resource)
-        .iter()
-        .filter(periodic)
-        .filter(|_| !past)
-    {
+    if past {
+        return Ok(lifetime);
+    }
+    // Those that are defined, begun or not, and those that go on without a definition.
+    let periodic = |gauge: &&Gauge<'_>| gauge.window.is_some_and(|w| w.end.is_some());
+    for gauge in line.gauges(resource).iter().filter(periodic) {
         guard(" in a period that is under way", gauge.taken.used)?;
+    }
+    for count in account
+        .into_iter()
+        .flat_map(|account| account.current_counts(now))
+    {
+        guard(" in a period that is under way", count.used)?;
     }
     Ok(lifetime)
 }

@@ -12,7 +12,7 @@ use crate::event::{Change, Event};
 use crate::name::SubjectName;
 use crate::outcome::{Answer, QuotaAnswer};
 use crate::quota::Target;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, Violation};
 use crate::time::Timestamp;
 
 impl Ledger {
@@ -26,12 +26,18 @@ impl Ledger {
         for member in members {
             self.copy_for(member, &mut fork);
         }
-        let mut answers = Vec::new();
+        let mut answers: Vec<Answer> = Vec::new();
         let mut changes = Vec::new();
         for (at, member) in members.iter().enumerate() {
-            let step = fork
-                .single(now, member, provenance)
-                .map_err(|rejection| member_rejected("items", at, rejection))?;
+            let step = match fork.single(now, member, provenance) {
+                Ok(step) => step,
+                // It may be wrong only because of what was denied before it.
+                Err(_) if answers.iter().any(Answer::is_refusal) => {
+                    answers.push(Answer::Undecided);
+                    continue;
+                }
+                Err(rejection) => return Err(member_rejected("items", at, rejection)),
+            };
             fork.try_out(now, provenance, &step.changes);
             changes.extend(step.changes);
             answers.push(step.answer);
@@ -57,6 +63,7 @@ impl Ledger {
         if let [quota] = quotas {
             return self.set_quota(now, quota);
         }
+        guard_each_once(quotas)?;
         let mut fork = self.fork();
         for quota in quotas {
             if let Target::Subject(name) = &quota.target {
@@ -115,7 +122,7 @@ impl Ledger {
         }
     }
 
-    fn copy_subjects(&self, names: &[&str], fork: &mut Self) {
+    pub(super) fn copy_subjects(&self, names: &[&str], fork: &mut Self) {
         for name in names {
             if let Some(subject) = self.subject(name)
                 && fork.subject(name).is_none()
@@ -124,6 +131,25 @@ impl Ledger {
                 fork.elsewhere = fork.elsewhere.saturating_sub(1);
             }
         }
+    }
+}
+
+/// Of two changes of one quota only one can be meant.
+fn guard_each_once(quotas: &[SetQuota]) -> Result<(), Rejection> {
+    let mut seen = std::collections::HashSet::new();
+    let mut violations = Vec::new();
+    for (at, quota) in quotas.iter().enumerate() {
+        if !seen.insert((&quota.target, &quota.resource, &quota.id)) {
+            let text = format!(
+                "is quota {} on {} of {} again; each once",
+                quota.id, quota.resource, quota.target
+            );
+            violations.push(Violation::new(format!("requests[{at}].quota"), text));
+        }
+    }
+    match violations.is_empty() {
+        true => Ok(()),
+        false => Err(Rejection::Invalid(violations)),
     }
 }
 

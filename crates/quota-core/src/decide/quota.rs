@@ -19,6 +19,13 @@ use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
 use crate::time::Timestamp;
 
+/// A quota that is not named where there are several.
+pub fn several_quotas(ids: Vec<Id>) -> Rejection {
+    let ids: Vec<&str> = ids.iter().map(Id::as_str).collect();
+    let text = format!("is empty, and there are several quotas: {}", ids.join(", "));
+    Rejection::Invalid(vec![Violation::new("quota_id", text)])
+}
+
 /// The limit of a quota as far as it can refuse anything at `now`.
 pub fn bite(quota: &Quota, now: Timestamp) -> Limit {
     match quota.is_in_force(now) && quota.enforcement.vetoes() {
@@ -181,10 +188,11 @@ impl Ledger {
         etag: &str,
         force: bool,
     ) -> Result<Step, Rejection> {
-        let Some(live) = self
-            .quotas(target)
-            .and_then(|quotas| quotas.find_or_only(resource, id))
-        else {
+        let found = match self.quotas(target) {
+            Some(quotas) => quotas.find_or_only(resource, id).map_err(several_quotas)?,
+            None => None,
+        };
+        let Some(live) = found else {
             let named = default_id(resource, None, None);
             return Err(self.quota_unknown(target, resource, id.unwrap_or(&named)));
         };
@@ -363,6 +371,9 @@ impl Ledger {
         target: &Target,
         quota: &Quota,
     ) -> Result<(), Rejection> {
+        if !quota.is_in_force(now) {
+            return Ok(());
+        }
         let lowers = |default: &Quota| {
             default.is_in_force(now) && bite(default, now).is_below(bite(quota, now))
         };
@@ -381,8 +392,8 @@ impl Ledger {
         };
         match lower {
             Some(lower) => Err(Rejection::ForceNeeded(format!(
-                "without it a default of {lower} comes into force where {} was",
-                quota.limit
+                "without quota {} on {} of {target} a default of {lower} comes into force where {} was",
+                quota.id, quota.resource, quota.limit
             ))),
             None => Ok(()),
         }

@@ -2,7 +2,7 @@
 //! there (C1.4, C6.5).
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Included, Unbounded};
+use std::ops::Bound::Excluded;
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -13,9 +13,10 @@ use crate::decide::Step;
 use crate::decide::uses::Use;
 use crate::decide::{negative, sum};
 use crate::event::{Cause, Change, Charged};
-use crate::name::{ResourceKey, SYSTEM};
+use crate::name::{ResourceKey, below};
 use crate::outcome::Answer;
 use crate::rejection::Rejection;
+use crate::stake::RowKey;
 use crate::subject::Subject;
 use crate::time::Timestamp;
 
@@ -50,12 +51,17 @@ impl Ledger {
         let allocation = left.filter(|left| !left.amounts.is_empty());
         let mut amounts = released;
         amounts.sort();
+        let mut changes: Vec<Change> = self
+            .closed_first(now, RowKey::Allocation(live.key.clone()))
+            .into_iter()
+            .collect();
+        changes.push(Change::Charged(Box::new(charged)));
         Ok(Step {
             answer: Answer::Released {
                 amounts,
                 allocation,
             },
-            changes: vec![Change::Charged(Box::new(charged))],
+            changes,
         })
     }
 
@@ -99,7 +105,7 @@ impl Ledger {
         matching: &'a ReleaseMatching,
     ) -> impl Iterator<Item = Arc<Allocation>> + 'a {
         let prefix = matching.subject.as_str();
-        let start = if prefix == SYSTEM { "" } else { prefix };
+        let (first, last) = below(prefix);
         let rarest = matching
             .labels
             .iter()
@@ -108,8 +114,9 @@ impl Ledger {
             .flatten();
         rarest
             .into_iter()
-            .flat_map(move |keys| keys.range::<str, _>((Included(start), Unbounded)))
-            .take_while(move |key| key.as_str().starts_with(start))
+            .flat_map(move |keys| {
+                keys.range::<str, _>((Excluded(first.as_str()), Excluded(last.as_str())))
+            })
             .filter_map(move |key| self.live_allocation(key.as_str(), now))
             .filter(move |allocation| allocation.subject.is_within(prefix))
             .filter(|allocation| {

@@ -15,6 +15,7 @@ use crate::name::Id;
 use crate::outcome::Answer;
 use crate::rejection::Rejection;
 use crate::resource::Kind;
+use crate::stake::RowKey;
 use crate::time::Timestamp;
 use crate::verdict::Mode;
 
@@ -80,6 +81,7 @@ impl Ledger {
             late: false,
         });
         let mut changes = self.births(now, &names);
+        changes.extend(self.closed_first(now, RowKey::Hold(hold.key.clone())));
         changes.push(Change::Charged(Box::new(Charged {
             used: self.of_kind(&hold.spent, &[Kind::Rate]),
             held: hold.amounts.clone(),

@@ -14,6 +14,7 @@ use crate::event::{Cause, Change, Charged};
 use crate::outcome::Answer;
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
+use crate::stake::RowKey;
 use crate::time::Timestamp;
 use crate::verdict::Mode;
 
@@ -66,12 +67,17 @@ impl Ledger {
             allocation: Some(allocation),
             ..Charged::new(&live.subject, &live.also, cause).noting(&verdict)
         };
+        let mut changes: Vec<Change> = self
+            .closed_first(now, RowKey::Allocation(live.key.clone()))
+            .into_iter()
+            .collect();
+        changes.push(Change::Charged(Box::new(charged)));
         Ok(Step {
             answer: Answer::Charged {
                 verdict,
                 allocation: left,
             },
-            changes: vec![Change::Charged(Box::new(charged))],
+            changes,
         })
     }
 

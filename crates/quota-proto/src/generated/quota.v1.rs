@@ -4796,11 +4796,12 @@ pub mod batch_result {
 /// What was done about a linked group.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinkedResponse {
-    /// GRANTED where all of it was done; DENIED where nothing was, because a step was refused.
+    /// The strongest of its steps: DENIED where nothing was done, because a step was refused; DELAYED where a step
+    /// is; else GRANTED.
     #[prost(enumeration = "Decision", tag = "1")]
     pub decision: i32,
     /// One per step, in its order. Where the group is DENIED, what would have been answered to each, without
-    /// allocations and amounts: nothing was done.
+    /// allocations and amounts: nothing was done. Without a result where a step depends on one that was refused.
     #[prost(message, repeated, tag = "2")]
     pub results: ::prost::alloc::vec::Vec<LinkedResult>,
     /// Id of the operation, given or made.

@@ -232,12 +232,18 @@ fn linked(
     let Answer::Linked(answers) = answer else {
         return Err(unexpected(answer));
     };
-    let decision = match answer.is_refusal() {
-        true => Decision::Denied,
-        false => Decision::Granted,
-    };
+    // The strongest of its steps'.
+    let decisions = answers.iter().map(|answer| match answer {
+        Answer::Charged { verdict, .. } => verdict.decision,
+        _ => Decision::Granted,
+    });
+    let decision = decisions.min().unwrap_or(Decision::Granted);
     let mut results = Vec::with_capacity(answers.len());
     for (answer, form) in answers.iter().zip(forms) {
+        if *answer == Answer::Undecided {
+            results.push(v1::LinkedResult { result: None });
+            continue;
+        }
         let result = match form {
             Form::Release => Member::Release(released(reply, answer, String::new())?),
             Form::Resize => Member::Resize(resized(reply, answer, String::new())?),

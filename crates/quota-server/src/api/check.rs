@@ -42,8 +42,9 @@ impl Check {
 
     async fn answer(&self, question: Question) -> Result<v1::CheckResponse, Status> {
         if question.consistent {
-            let clock_now = self.engine.clock().now();
+            let engine = self.engine.clone();
             let read = self.engine.read(move |ledger| {
+                let clock_now = engine.clock().now();
                 let names = charge_set(&question.subject, &question.also);
                 let known = |name: &str| ledger.subject(name).is_some();
                 let count = ledger.subjects_count();

@@ -305,8 +305,10 @@ impl Reader {
         });
         let read = read.filter(|read| (least..=most).contains(read));
         if read.is_none() {
-            let shown = humantime::format_duration;
-            self.wrong(field, format!("{} to {}", shown(least), shown(most)));
+            let seconds = |length: Duration| format!("{}s", length.as_secs_f64());
+            let given = format!("{}.{:09}s", length.seconds, length.nanos.unsigned_abs());
+            let text = format!("is {given}; {} to {}", seconds(least), seconds(most));
+            self.wrong(field, text);
         }
         read
     }

@@ -11,7 +11,8 @@ const SIZE_DEFAULT: usize = 50;
 pub(super) const SIZE_MAX: usize = 1000;
 /// Most entries that are looked at for one page: filters must not hold up the writer.
 pub(super) const LOOKED_AT_MAX: usize = 10_000;
-const TOKEN_BYTES_MAX: usize = 4 * NAME_BYTES_MAX + 512;
+/// In hex, the longest key: an anonymous allocation with all its further subjects, and the digest.
+const TOKEN_BYTES_MAX: usize = 2 * (6 * NAME_BYTES_MAX + 128);
 
 /// The size of a page.
 pub(super) fn size(reader: &mut Reader, asked: i32) -> usize {

@@ -147,25 +147,35 @@ impl Queue {
     /// Adds an item to a lane, unless the queue is closed, or full and no other lane is longer. Where another
     /// is, the newest items of the longest make room.
     pub fn push(&self, lane: &str, item: Item) -> Result<(), Fault> {
-        let weight = item.weight();
+        // One that weighs more than the queue may is let into an empty one.
+        let weight = item.weight().min(self.most);
         let mut shed = Vec::new();
         let mut state = self.state.lock();
         if state.closed {
             return Err(Fault::Draining);
         }
-        while state.weight.saturating_add(weight) > self.most {
+        let missing = state
+            .weight
+            .saturating_add(weight)
+            .saturating_sub(self.most);
+        if missing > 0 {
+            // The lane would be so long; what others have beyond that can make room.
             let own = state.lanes.get(lane).map_or(0, |lane| lane.weight);
-            let longest = state.by_weight.last().cloned();
-            match longest {
-                Some((longest, name)) if longest > own.saturating_add(weight) => {
-                    shed.extend(state.drop_newest(&name));
-                }
-                _ => {
-                    drop(state);
-                    shed_all(shed, self.most);
-                    return Err(Fault::Overloaded(self.most));
-                }
+            let length = own.saturating_add(weight);
+            let longer = state
+                .by_weight
+                .iter()
+                .rev()
+                .map(|(other, _)| other.saturating_sub(length));
+            let room: usize = longer.take_while(|beyond| *beyond > 0).sum();
+            if room < missing {
+                return Err(Fault::Overloaded(self.most));
             }
+        }
+        while state.weight.saturating_add(weight) > self.most
+            && let Some((_, longest)) = state.by_weight.last().cloned()
+        {
+            shed.extend(state.drop_newest(&longest));
         }
         state.add(lane, weight, item);
         drop(state);
@@ -362,6 +372,46 @@ mod tests {
             weights.iter().all(|weight| (24..=27).contains(weight)),
             "{weights:?}"
         );
+    }
+
+    /// Nobody is shed for one who does not get in all the same.
+    #[test]
+    fn nobody_is_shed_in_vain() {
+        let said = Arc::default();
+        let queue = Queue::new(100);
+        for n in 0..60 {
+            queue.push("a", item(&format!("a{n}"), &said)).unwrap();
+        }
+        for n in 0..40 {
+            queue.push("b", item(&format!("b{n}"), &said)).unwrap();
+        }
+        let commands = vec![command(); 50];
+        let (reply, mut answer) = oneshot::channel();
+        let batch = Item::Commands {
+            commands,
+            reply,
+            ticket: Arc::default(),
+        };
+        assert_eq!(queue.push("c", batch), Err(Fault::Overloaded(100)));
+        assert!(answer.try_recv().is_err());
+        assert_eq!(*said.lock(), "");
+        assert_eq!(queue.weight(), 100);
+    }
+
+    fn command() -> Command {
+        use quota_core::command::{Action, Operation};
+        use quota_core::name::OperationId;
+        Command {
+            operation: Operation {
+                id: OperationId::parse("x").unwrap(),
+                given: false,
+                digest: [0; 16],
+                age: None,
+            },
+            provenance: Arc::default(),
+            action: Action::AcceptClock { offset_ns: 0 },
+            validate_only: false,
+        }
     }
 
     #[test]

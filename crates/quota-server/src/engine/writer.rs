@@ -24,13 +24,15 @@ use super::{Fault, Parts, Shared};
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
-/// Bytes after which a group takes no more commands. One command adds a few MiB at most, so a batch stays far
-/// below its largest size.
+/// Bytes after which a group takes no more commands. One command adds at most
+/// [`COMMAND_BYTES_MAX`](quota_core::ledger::COMMAND_BYTES_MAX), so a batch stays far below its largest size.
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Answers forgotten per group, so that a burst an hour ago costs no burst now.
 const FORGET_MAX: usize = 4096;
 /// Rows closed per group while callers wait: about a millisecond of work.
 const CLOSE_MAX: usize = 256;
+/// Rows closed between two looks at the size of the batch.
+const CLOSE_STEP: usize = 64;
 /// Rows closed per group while nobody does.
 const CLOSE_IDLE_MAX: usize = 4096;
 /// Longest wait for an applier that is behind, per group.
@@ -92,7 +94,7 @@ impl Writer {
             let now = writer.shared.clock.now();
             writer.ledger.started_by(now, offset_ns)
         });
-        for event in &accepted {
+        if let Some(event) = &accepted {
             writer.ledger.absorb(event);
         }
         let events: Vec<Event> = accepted.into_iter().collect();
@@ -155,6 +157,10 @@ impl Writer {
         let mut group = Undurable::default();
         let mut reads = Vec::new();
         self.close_due(now, items.is_empty(), &mut group);
+        if self.breaker.is_open() {
+            refuse(items);
+            return;
+        }
         let mut items = VecDeque::from(items);
         while let Some(item) = items.pop_front() {
             match item {
@@ -232,9 +238,19 @@ impl Writer {
             true => CLOSE_IDLE_MAX,
             false => CLOSE_MAX,
         };
-        let due = self.ledger.close_due(now, most);
-        self.absorb(due, group);
-        self.ledger.sweep(now, most);
+        let mut done = 0;
+        while done < most && !self.breaker.is_open() {
+            let due = self.ledger.close_due(now, CLOSE_STEP);
+            let swept = self.ledger.sweep(now, CLOSE_STEP);
+            if due.is_empty() && !swept {
+                return;
+            }
+            self.absorb(due, group);
+            done += CLOSE_STEP;
+            if self.is_full(group) {
+                self.commit(std::mem::take(group));
+            }
+        }
     }
 
     /// Makes a decided group durable, then answers it.

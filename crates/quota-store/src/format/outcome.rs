@@ -32,7 +32,7 @@ pub(crate) struct OutcomeBody {
 struct AnswerBody {
     #[prost(
         oneof = "KindBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     kind: Option<KindBody>,
 }
@@ -64,9 +64,11 @@ enum KindBody {
     #[prost(message, tag = "12")]
     Corrected(CorrectedBody),
     #[prost(message, tag = "13")]
-    Deleted(DeletedBody),
+    Deleted(EmptyBody),
     #[prost(int64, tag = "14")]
     ClockAccepted(i64),
+    #[prost(message, tag = "15")]
+    Undecided(EmptyBody),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -160,7 +162,7 @@ struct CountBody {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct DeletedBody {}
+struct EmptyBody {}
 
 pub(crate) fn body_of_outcome(outcome: &Outcome) -> OutcomeBody {
     OutcomeBody {
@@ -256,7 +258,8 @@ fn body_of_answer(answer: &Answer) -> AnswerBody {
                 })
                 .collect(),
         }),
-        Answer::Deleted => KindBody::Deleted(DeletedBody {}),
+        Answer::Deleted => KindBody::Deleted(EmptyBody {}),
+        Answer::Undecided => KindBody::Undecided(EmptyBody {}),
         Answer::ClockAccepted { offset_ns } => KindBody::ClockAccepted(*offset_ns),
     };
     AnswerBody { kind: Some(kind) }
@@ -338,7 +341,8 @@ fn answer_of_body(body: AnswerBody) -> Result<Answer, FormatError> {
             });
             Answer::Corrected(counts.collect::<Result<_, _>>()?)
         }
-        KindBody::Deleted(DeletedBody {}) => Answer::Deleted,
+        KindBody::Deleted(EmptyBody {}) => Answer::Deleted,
+        KindBody::Undecided(EmptyBody {}) => Answer::Undecided,
         KindBody::ClockAccepted(offset_ns) => Answer::ClockAccepted { offset_ns },
     })
 }

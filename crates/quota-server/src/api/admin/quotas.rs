@@ -2,6 +2,7 @@
 
 use quota_core::Ledger;
 use quota_core::command::{Action, Existence, SetQuota};
+use quota_core::decide::several_quotas;
 use quota_core::labels::ROW_LABELS_MAX;
 use quota_core::name::{Id, ResourceKey, SubjectName, is_within};
 use quota_core::outcome::{Answer, QuotaAnswer, Reply};
@@ -165,16 +166,23 @@ impl Admin {
             &request.quota_id,
         )?;
         let views = self.engine.views();
-        let quota = match &target {
-            Target::Subject(name) => views
-                .subject(name.as_str())
-                .and_then(|subject| subject.quotas.find_or_only(&resource, id.as_ref()).cloned()),
-            Target::Pattern(pattern) => views
-                .tables()
-                .defaults
-                .get(pattern)
-                .and_then(|entry| entry.quotas.find_or_only(&resource, id.as_ref()).cloned()),
+        let found = |quotas: &QuotaList| {
+            let found = quotas.find_or_only(&resource, id.as_ref());
+            found.map(|found| found.cloned())
         };
+        let quota = match &target {
+            Target::Subject(name) => views.subject(name.as_str()).map(|s| found(&s.quotas)),
+            Target::Pattern(pattern) => {
+                let tables = views.tables();
+                tables
+                    .defaults
+                    .get(pattern)
+                    .map(|entry| found(&entry.quotas))
+            }
+        };
+        let quota = quota
+            .unwrap_or(Ok(None))
+            .map_err(|ids| status::of_rejection(&several_quotas(ids)))?;
         match quota {
             Some(quota) => Ok(v1::GetQuotaResponse {
                 quota: Some(to_proto::quota(&target, &quota, self.engine.clock().now())),

@@ -129,6 +129,11 @@ fn read_period(reader: &mut Reader, period: v1::Period) -> Period {
     };
     let count = match u32::try_from(period.count) {
         Ok(0) => 1,
+        Ok(count) if fixed && count > 1 => {
+            let text = format!("is {count}; a FIXED period says in its length how long it is");
+            reader.wrong("quota.period.count", text);
+            1
+        }
         Ok(count) if count <= COUNT_MAX => count,
         _ => {
             let text = format!("is {}; 1 to {COUNT_MAX}, or 0 for one", period.count);

@@ -89,10 +89,7 @@ pub(crate) async fn findings(units: &mut Units<'_>, findings: &[LimitFinding]) -
             units.show(key, finding.held).await,
             units.show(key, finding.requested).await,
             units.show(key, finding.shortfall).await,
-            finding
-                .retry_delay
-                .as_ref()
-                .map_or("-".into(), times::shown),
+            finding.retry_delay.as_ref().map_or("-".into(), times::wait),
         ]);
     }
     let header = [

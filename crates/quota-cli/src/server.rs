@@ -85,7 +85,7 @@ pub(crate) async fn server(
 async fn info(client: &Client, output: &Output) -> Result<Ending, Failure> {
     let info = client.get_server_info(GetServerInfoRequest {}).await?;
     let state = info.clock.unwrap_or_default();
-    let uptime = info.uptime.as_ref().map(times::shown).unwrap_or_default();
+    let uptime = info.uptime.as_ref().map(times::wait).unwrap_or_default();
     if output.is_json() {
         output.object(&json!({
             "version": info.version,

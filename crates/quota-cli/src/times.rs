@@ -142,6 +142,17 @@ pub(crate) fn duration_name(length: &ProtoDuration) -> String {
     }
 }
 
+/// How long to wait, for people: never less than it is, and no finer than it can be read.
+pub(crate) fn wait(length: &ProtoDuration) -> String {
+    let length = Duration::try_from(*length).unwrap_or_default();
+    let up = |unit: u128| length.as_nanos().div_ceil(unit);
+    let rounded = match length.as_secs() {
+        0..10 => Duration::from_millis(u64::try_from(up(1_000_000)).unwrap_or(u64::MAX)),
+        _ => Duration::from_secs(u64::try_from(up(1_000_000_000)).unwrap_or(u64::MAX)),
+    };
+    humantime::format_duration(rounded).to_string()
+}
+
 /// How long, for people.
 pub(crate) fn shown(length: &ProtoDuration) -> String {
     let negative = length.seconds < 0 || length.nanos < 0;
@@ -186,6 +197,14 @@ mod tests {
         ] {
             assert!(period(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn waits_are_never_shown_too_short() {
+        let of = |nanos: u64| ProtoDuration::try_from(Duration::from_nanos(nanos)).unwrap();
+        assert_eq!(wait(&of(142_857_143)), "143ms");
+        assert_eq!(wait(&of(600_190_986_183)), "10m 1s");
+        assert_eq!(wait(&of(1)), "1ms");
     }
 
     #[test]

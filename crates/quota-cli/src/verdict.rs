@@ -68,7 +68,7 @@ pub(crate) async fn text(units: &mut Units<'_>, verdict: &Verdict, granted: &str
     let mut text = match verdict.decision() {
         Decision::Denied => format!("refused\n{}\n", findings(units, &verdict.refusals).await),
         Decision::Delayed => {
-            let wait = verdict.delay.as_ref().map(times::shown).unwrap_or_default();
+            let wait = verdict.delay.as_ref().map(times::wait).unwrap_or_default();
             format!("{granted}, to be acted on after {wait}\n")
         }
         Decision::Partial => {

@@ -130,10 +130,7 @@ impl<'a> Scene<'a> {
         } else if !verdict.delay.is_zero() {
             verdict.decision = Decision::Delayed;
         }
-        for (line, gauge, requested) in gauges {
-            let added = if verdict.is_denied() { 0 } else { requested };
-            line.report_headroom(&gauge, added, &mut verdict);
-        }
+        report_headroom(&gauges, &mut verdict);
         verdict
     }
 
@@ -173,42 +170,42 @@ impl<'a> Scene<'a> {
     /// The least limits on the path that refuse or throttle, one for what measures alike; the one nearest
     /// the root where several are least (C4.4).
     pub fn effective_limits(&self, resource: &ResourceKey) -> Vec<EffectiveLimit> {
-        let mut least: Vec<EffectiveLimit> = Vec::new();
+        let mut least: Vec<(Dimension, &Line<'a>, &Quota)> = Vec::new();
         for line in &self.lines {
             for in_force in line.in_force(resource) {
-                let quota = in_force.quota;
+                let quota: &Quota = in_force.quota;
                 if !quota.enforcement.vetoes() {
                     continue;
                 }
-                let found = EffectiveLimit {
-                    limit: quota.limit,
-                    subject: SubjectName::of_checked(line.name),
-                    quota: quota.id.clone(),
-                    dimension: dimension(quota, self.now),
-                };
-                match least
-                    .iter_mut()
-                    .find(|have| have.dimension == found.dimension)
-                {
-                    Some(have) if found.limit.is_below(have.limit) => *have = found,
+                let found = dimension(quota, self.now);
+                match least.iter_mut().find(|(have, _, _)| *have == found) {
+                    Some(have) if quota.limit.is_below(have.2.limit) => {
+                        *have = (found, line, quota);
+                    }
                     Some(_) => {}
-                    None => least.push(found),
+                    None => least.push((found, line, quota)),
                 }
             }
         }
-        least.sort_by_key(|limit| limit.dimension);
-        least
+        least.sort_by_key(|(dimension, _, _)| *dimension);
+        let shown = |(dimension, line, quota): (Dimension, &Line<'a>, &Quota)| EffectiveLimit {
+            limit: quota.limit,
+            subject: SubjectName::of_checked(line.name),
+            quota: quota.id.clone(),
+            dimension,
+        };
+        least.into_iter().map(shown).collect()
     }
 
     /// What every account has and would have if `amounts` were granted (C6.1).
-    pub fn project(&self, amounts: &[(ResourceKey, i64)]) -> Vec<Projection> {
+    pub fn project<'s>(&'s self, amounts: &'s [(ResourceKey, i64)]) -> Vec<Projection<'s>> {
         let mut projections = Vec::new();
         for (resource, requested) in amounts {
             let kind = self.kind(resource);
             for line in &self.lines {
                 let projection = |taken: Taken| Projection {
-                    subject: SubjectName::of_checked(line.name),
-                    resource: resource.clone(),
+                    subject: line.name,
+                    resource,
                     quota: None,
                     window: None,
                     used: taken.used,
@@ -226,7 +223,7 @@ impl<'a> Scene<'a> {
                     let lifetime = gauge.window.is_some_and(|window| window.end.is_none());
                     if own && !lifetime {
                         projections.push(Projection {
-                            quota: Some(gauge.quota().id.clone()),
+                            quota: Some(&gauge.quota().id),
                             window: gauge.window,
                             ..projection(gauge.taken)
                         });
@@ -254,6 +251,42 @@ impl<'a> Scene<'a> {
             shortfall: requested,
             ..line.finding(resource, line.taken(resource), requested)
         })
+    }
+}
+
+/// Names the limits that are nearly full after the decision, and of each resource the one with the least left,
+/// the one nearest the root where several have.
+fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict) {
+    let mut tightest: Vec<(&ResourceKey, i64, usize)> = Vec::new();
+    for (at, (line, gauge, requested)) in gauges.iter().enumerate() {
+        let added = if verdict.is_denied() { 0 } else { *requested };
+        let Some((limit, taken)) = gauge.level(added) else {
+            continue;
+        };
+        let quota = gauge.quota();
+        if quota.enforcement.vetoes() {
+            let remaining = limit.saturating_sub(taken);
+            let mut known = tightest.iter_mut();
+            match known.rfind(|(resource, _, _)| **resource == quota.resource) {
+                Some(have) if remaining < have.1 => *have = (have.0, remaining, at),
+                Some(_) => {}
+                None => tightest.push((&quota.resource, remaining, at)),
+            }
+        }
+        if quota.enforcement != Enforcement::Shadow && quota.is_near(taken, limit) {
+            verdict.near.push(gauge.headroom(line.name, limit, taken));
+        }
+    }
+    for (_, remaining, at) in tightest {
+        if let Some((line, gauge, requested)) = gauges.get(at) {
+            let added = if verdict.is_denied() { 0 } else { *requested };
+            if let Some((limit, taken)) = gauge.level(added) {
+                debug_assert_eq!(remaining, limit.saturating_sub(taken));
+                verdict
+                    .tightest
+                    .push(gauge.headroom(line.name, limit, taken));
+            }
+        }
     }
 }
 
@@ -425,7 +458,7 @@ impl<'a> Line<'a> {
     /// Puts what a gauge finds where its enforcement and the mode want it.
     fn weigh(&self, gauge: &Gauge<'_>, requested: i64, mode: Mode, verdict: &mut Verdict) {
         let quota = gauge.quota();
-        let base = self.finding(&quota.resource, gauge.taken, requested);
+        let base = || self.finding(&quota.resource, gauge.taken, requested);
         let (found, delay) = gauge.judge(base, requested);
         let place = match (quota.enforcement, mode) {
             (Enforcement::Warn, _) => &mut verdict.warnings,
@@ -436,25 +469,6 @@ impl<'a> Line<'a> {
         place.extend(found);
         if mode != Mode::Record {
             verdict.delay = verdict.delay.max(delay);
-        }
-    }
-
-    fn report_headroom(&self, gauge: &Gauge<'_>, added: i64, verdict: &mut Verdict) {
-        let Some(headroom) = gauge.headroom(self.name, added) else {
-            return;
-        };
-        let quota = gauge.quota();
-        if quota.enforcement.vetoes() {
-            let mut tightest = verdict.tightest.iter_mut();
-            match tightest.rfind(|have| have.resource == quota.resource) {
-                Some(have) if headroom.remaining() < have.remaining() => *have = headroom.clone(),
-                Some(_) => {}
-                None => verdict.tightest.push(headroom.clone()),
-            }
-        }
-        if quota.enforcement != Enforcement::Shadow && quota.is_near(headroom.taken, headroom.limit)
-        {
-            verdict.near.push(headroom);
         }
     }
 

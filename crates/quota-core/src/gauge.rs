@@ -111,7 +111,11 @@ impl<'a> Gauge<'a> {
     }
 
     /// Every reason against a request, as completions of `base`, and how long a throttled caller waits.
-    pub(crate) fn judge(&self, base: Finding, requested: i64) -> (Vec<Finding>, Duration) {
+    pub(crate) fn judge(
+        &self,
+        base: impl Fn() -> Finding,
+        requested: i64,
+    ) -> (Vec<Finding>, Duration) {
         let quota = self.quota();
         let mut found = Vec::new();
         let finding = |reason, limit: Limit, shortfall, retry| Finding {
@@ -122,7 +126,7 @@ impl<'a> Gauge<'a> {
             window: self.window.filter(|window| window.end.is_some()),
             shortfall,
             retry,
-            ..base.clone()
+            ..base()
         };
         if quota.state == State::Suspended {
             found.push(finding(Reason::Suspended, quota.limit, requested, None));
@@ -178,8 +182,9 @@ impl<'a> Gauge<'a> {
         (found, Duration::ZERO)
     }
 
-    /// How full it is when `added` more is taken; none where it measures nothing that stays.
-    pub(crate) fn headroom(&self, subject: &str, added: i64) -> Option<Headroom> {
+    /// The limit, of RATE the bucket, and what counts against it when `added` more is taken; none where it
+    /// measures nothing that stays.
+    pub(crate) fn level(&self, added: i64) -> Option<(i64, i64)> {
         let quota = self.quota();
         let limit = match (&self.fill, quota.limit) {
             (Some(fill), _) => fill.bucket(),
@@ -188,14 +193,20 @@ impl<'a> Gauge<'a> {
         };
         let brim = self.fill.is_some() && !quota.enforcement.vetoes();
         let taken = self.taken.sum().saturating_add(added);
-        Some(Headroom {
+        Some((limit, if brim { taken.min(limit) } else { taken }))
+    }
+
+    /// How full it is, to be told.
+    pub(crate) fn headroom(&self, subject: &str, limit: i64, taken: i64) -> Headroom {
+        let quota = self.quota();
+        Headroom {
             subject: SubjectName::of_checked(subject),
             resource: quota.resource.clone(),
             quota: quota.id.clone(),
             pattern: self.in_force.pattern.cloned(),
             limit,
-            taken: if brim { taken.min(limit) } else { taken },
+            taken,
             window: self.window.filter(|window| window.end.is_some()),
-        })
+        }
     }
 }

@@ -184,13 +184,13 @@ pub enum Dimension {
 
 /// What an account has now and would have if the request were granted; in base units.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Projection {
+pub struct Projection<'a> {
     /// The subject.
-    pub subject: SubjectName,
+    pub subject: &'a str,
     /// The resource.
-    pub resource: ResourceKey,
+    pub resource: &'a ResourceKey,
     /// The quota that the account belongs to; absent for the account of the subject itself.
-    pub quota: Option<Id>,
+    pub quota: Option<&'a Id>,
     /// The period of a counter; absent for its lifetime.
     pub window: Option<Window>,
     /// In use now.

@@ -121,13 +121,13 @@ pub(in crate::api) fn effective_limits(
     least.iter().map(one).collect()
 }
 
-pub(in crate::api) fn projections(projections: &[Projection]) -> Vec<v1::Projection> {
+pub(in crate::api) fn projections(projections: &[Projection<'_>]) -> Vec<v1::Projection> {
     projections
         .iter()
         .map(|projection| v1::Projection {
             subject: projection.subject.to_string(),
             resource: projection.resource.to_string(),
-            quota: text(projection.quota.as_ref()),
+            quota: text(projection.quota),
             used: projection.used,
             held: projection.held,
             projected: projection.projected,

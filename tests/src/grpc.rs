@@ -472,6 +472,7 @@ async fn administer(client: &Client, call: &Call, now: Timestamp) -> Result<Stri
                 resource,
                 operation_id,
                 validate_only,
+                purpose: String::new(),
             };
             let a = client.reset_usage(request).await?;
             done(&format!("was {}", a.previous), a.replayed)

@@ -290,6 +290,7 @@ impl Plan {
         let new: Vec<&str> = self
             .resources
             .iter()
+            .filter(|resource| resource.etag.is_empty())
             .map(|resource| resource.key.as_str())
             .collect();
         let ready = |quota: &&Quota| !validate_only || !new.contains(&quota.resource.as_str());

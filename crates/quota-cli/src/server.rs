@@ -30,6 +30,9 @@ pub(crate) struct ResetArgs {
     /// Only the count or the bucket that this quota measures.
     #[arg(long, default_value = "")]
     id: String,
+    /// Why.
+    #[arg(long, default_value = "")]
+    purpose: String,
     /// Only say what would be answered; nothing is changed.
     #[arg(long)]
     dry_run: bool,
@@ -159,6 +162,7 @@ pub(crate) async fn reset(
         subject: args.subject,
         resource: args.resource.clone(),
         quota_id: args.id,
+        purpose: args.purpose,
         validate_only: args.dry_run,
         ..ResetUsageRequest::default()
     };

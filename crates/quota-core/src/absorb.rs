@@ -53,6 +53,7 @@ impl Ledger {
                 self.touch(RecordKey::Resource(key.clone()), false);
             }
             Change::QuotaSet { target, quota } => {
+                self.settle(event.at, target, &quota.resource);
                 let new = self.change_quotas(target, |quotas| quotas.put(quota.clone()));
                 if new {
                     self.count_quota(&quota.resource, true);
@@ -63,6 +64,7 @@ impl Ledger {
                 resource,
                 id,
             } => {
+                self.settle(event.at, target, resource);
                 if self.change_quotas(target, |quotas| quotas.remove(resource, id)) {
                     self.count_quota(resource, false);
                 }
@@ -155,6 +157,37 @@ impl Ledger {
     fn account_mut(&mut self, name: &str, resource: &ResourceKey) -> Option<&mut Account> {
         let subject = self.subjects.get_mut(name)?;
         Some(subject.account_mut(resource))
+    }
+
+    /// Refills the buckets of a subject by the quotas in force until now: one of them is about to change.
+    fn settle(&mut self, at: Timestamp, target: &Target, resource: &ResourceKey) {
+        let Target::Subject(name) = target else {
+            return;
+        };
+        if self.kind(resource) != Kind::Rate {
+            return;
+        }
+        let names = [name.as_str()];
+        let scene = self.scene(name.as_str(), &names, at);
+        let gauges = scene.lines().first().map(|line| line.gauges(resource));
+        let settled: Vec<_> = gauges
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|gauge| {
+                let bucket = gauge.fill()?.debited(0, at, false);
+                Some((gauge.quota().id.clone(), bucket))
+            })
+            .collect();
+        let charged = self
+            .subject(name.as_str())
+            .and_then(|subject| subject.account(resource));
+        if charged.is_none_or(|account| account.buckets.is_empty()) {
+            return;
+        }
+        if let Some(account) = self.account_mut(name.as_str(), resource) {
+            account.buckets = settled;
+        }
+        self.touch(RecordKey::Subject(name.clone()), false);
     }
 
     /// Whether a subject is there, and in the incarnation that a row recorded, if it did.

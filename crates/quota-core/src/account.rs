@@ -3,7 +3,7 @@
 use crate::ends::Ends;
 use crate::name::Id;
 use crate::period::{Period, Window};
-use crate::rate::{Bucket, Fill, Rate};
+use crate::rate::{Bucket, Fill, Rate, RateBefore};
 use crate::time::Timestamp;
 
 /// What counts against a limit, in base units.
@@ -79,7 +79,9 @@ impl Account {
         }
     }
 
-    /// What was counted in the period of a definition that contains `now`.
+    /// What was counted in the period of a definition that contains `now`. A count that is there decides,
+    /// whichever quota asks: it goes on as long as any quota of that definition is in force here. `since` says
+    /// from when on there is one, where nothing was counted yet.
     pub fn counted(&self, period: Period, since: Timestamp, now: Timestamp) -> Counted {
         let window = period.window(now);
         if period.is_none() {
@@ -92,8 +94,7 @@ impl Account {
         let count = self
             .counts
             .iter()
-            .find(|count| count.period == period && count.start == window.start)
-            .filter(|count| count.opened >= since);
+            .find(|count| count.period == period && count.start == window.start);
         let from = count.map_or(since, |count| count.opened);
         Counted {
             used: count.map_or(0, |count| count.used),
@@ -102,29 +103,27 @@ impl Account {
         }
     }
 
-    /// The counts of periods that are under way.
-    pub fn current_counts(&self, now: Timestamp) -> impl Iterator<Item = &Count> {
-        self.counts
-            .iter()
-            .filter(move |count| count.is_current(now))
-    }
-
     /// The bucket of a quota, as full as it is at `now`.
-    pub fn fill(&self, quota: &Id, rate: &Rate, limit: i64, now: Timestamp) -> Fill {
+    pub fn fill(
+        &self,
+        quota: &Id,
+        rate: &Rate,
+        limit: i64,
+        before: &[RateBefore],
+        now: Timestamp,
+    ) -> Fill {
         let bucket = self.buckets.iter().find(|(id, _)| id == quota);
-        Fill::at(bucket.map(|(_, bucket)| bucket), rate, limit, now)
+        Fill::at(bucket.map(|(_, bucket)| bucket), rate, limit, before, now)
     }
 
-    /// Counts `amount` in every period: in those that are defined, each with the instant from which it is,
-    /// and in those that were begun under another definition, until they end.
+    /// Counts `amount` in every period that is defined, each with the instant from which it is. A count without
+    /// a definition has missed this amount and goes: it is not taken for complete when its definition comes
+    /// back (C3.4).
     pub(crate) fn count(&mut self, amount: i64, defined: &[(Period, Timestamp)], now: Timestamp) {
         self.used = self.used.saturating_add(amount);
-        self.counts.retain(|count| count.is_current(now));
         self.counts.retain(|count| {
-            let stale = |(period, since): &(Period, Timestamp)| {
-                *period == count.period && count.opened < *since
-            };
-            !defined.iter().any(stale)
+            let still = |(period, _): &(Period, Timestamp)| *period == count.period;
+            count.is_current(now) && defined.iter().any(still)
         });
         for (period, since) in defined.iter().copied() {
             let window = period.window(now);

@@ -224,6 +224,8 @@ pub struct ResetUsage {
     pub resource: ResourceKey,
     /// Only the count or the bucket that this quota measures; all, with the lifetime count, where absent.
     pub quota: Option<Id>,
+    /// Why, in the operator's words.
+    pub purpose: String,
 }
 
 /// Change what was counted, in every account of the charge set.

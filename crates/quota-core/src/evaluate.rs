@@ -355,7 +355,10 @@ impl<'a> Line<'a> {
         if in_force.is_empty() {
             return Vec::new();
         }
-        let defined = definitions(in_force.iter().map(|found| &**found.quota), self.now);
+        let defined = match self.counts(&in_force) {
+            true => self.definitions(resource),
+            false => Vec::new(),
+        };
         let account = self.account(resource);
         in_force
             .into_iter()
@@ -369,6 +372,11 @@ impl<'a> Line<'a> {
         let all = self.all_quotas(resource);
         let quotas = all.iter().map(|found| &**found.quota);
         definitions(quotas.filter(|quota| quota.is_in_force(self.now)), self.now)
+    }
+
+    fn counts(&self, in_force: &[InForce<'_>]) -> bool {
+        let mut quotas = in_force.iter().map(|found| &found.quota.measure);
+        quotas.any(|measure| matches!(measure, Measure::Counted(_)))
     }
 
     /// Every quota on this subject and of the patterns that match it, in force or not, the one that wins

@@ -63,9 +63,10 @@ impl<'a> Gauge<'a> {
             }
             Measure::Rated(rate) => {
                 if let Limit::Value(limit) = quota.limit {
+                    let before = &quota.rates_before;
                     let fill = match account {
-                        Some(account) => account.fill(&quota.id, rate, limit, now),
-                        None => Fill::at(None, rate, limit, now),
+                        Some(account) => account.fill(&quota.id, rate, limit, before, now),
+                        None => Fill::at(None, rate, limit, before, now),
                     };
                     gauge.taken.used = fill.taken();
                     gauge.fill = Some(fill);

@@ -7,7 +7,7 @@ use crate::amount::Limit;
 use crate::labels::Labels;
 use crate::name::{Id, NameError, ResourceKey, SubjectName, SubjectPattern};
 use crate::period::Period;
-use crate::rate::Rate;
+use crate::rate::{Rate, RateBefore};
 use crate::time::Timestamp;
 
 /// Most quotas on one subject or pattern: its record is read and written whole.
@@ -191,6 +191,8 @@ pub struct Quota {
     pub max_request: Option<i64>,
     /// Share of the limit from which answers warn, in percent; [`NEAR_PERCENT`] where absent.
     pub near_percent: Option<u8>,
+    /// Of a default on a RATE: how its buckets were refilled until it was changed, the oldest first.
+    pub rates_before: Vec<RateBefore>,
     /// For people.
     pub display_name: String,
     /// At most 8 labels.

@@ -43,6 +43,43 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Most changes of a default's rate that are told apart.
+const BEFORE_MAX: usize = 8;
+
+/// How buckets were refilled until a rate was changed. A bucket that was not looked at since is refilled by it
+/// for the time until then: neither is the past refilled at the new rate, nor is what was refilled taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RateBefore {
+    /// Until when.
+    pub until: Timestamp,
+    /// Units per interval.
+    pub limit: i64,
+    /// Nanoseconds of the interval.
+    pub interval_ns: i64,
+}
+
+impl RateBefore {
+    /// The changes so far and one more. Of too many the two oldest become one, the slower of them, so that no
+    /// bucket is ever refilled by more than it was.
+    pub fn followed(before: &[Self], next: Self) -> Vec<Self> {
+        let mut all = before.to_vec();
+        all.push(next);
+        if all.len() > BEFORE_MAX {
+            let oldest = all.remove(0);
+            if let Some(second) = all.first_mut() {
+                let per = |one: &Self, other: &Self| {
+                    i128::from(one.limit).saturating_mul(i128::from(other.interval_ns))
+                };
+                if per(&oldest, second) < per(second, &oldest) {
+                    second.limit = oldest.limit;
+                    second.interval_ns = oldest.interval_ns;
+                }
+            }
+        }
+        all
+    }
+}
+
 /// What was taken from a bucket and has not been refilled, as of an instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bucket {
@@ -73,6 +110,22 @@ impl Bucket {
         }
     }
 
+    /// What is owed at `to`. An interval that was changed keeps the number of units; what is left of one is
+    /// rounded up.
+    fn refilled(self, limit: i64, interval_ns: i64, to: Timestamp) -> Self {
+        let owed = match self.interval_ns == interval_ns {
+            true => self.owed,
+            false => rescaled(self.owed, self.interval_ns, interval_ns),
+        };
+        let elapsed = i128::from(to.nanos_since(self.at));
+        let refilled = i128::from(limit).saturating_mul(elapsed);
+        Self {
+            owed: owed.saturating_sub(refilled).max(0),
+            interval_ns,
+            at: to.max(self.at),
+        }
+    }
+
     /// What is written down: units × nanoseconds, nanoseconds of the interval, as of when.
     pub fn parts(&self) -> (i128, i64, Timestamp) {
         (self.owed, self.interval_ns, self.at)
@@ -80,18 +133,22 @@ impl Bucket {
 }
 
 impl Fill {
-    /// What of `bucket` is refilled at `now` by `limit` units per interval.
-    pub fn at(bucket: Option<&Bucket>, rate: &Rate, limit: i64, now: Timestamp) -> Self {
+    /// What of `bucket` is refilled at `now`: by the rates before, each until it was changed, then by `limit`
+    /// units per interval.
+    pub fn at(
+        bucket: Option<&Bucket>,
+        rate: &Rate,
+        limit: i64,
+        before: &[RateBefore],
+        now: Timestamp,
+    ) -> Self {
         let interval_ns = rate.interval_ns();
         let owed = bucket.map_or(0, |bucket| {
-            // An interval that was changed keeps the number of units; what is left of one is rounded up.
-            let owed = match bucket.interval_ns == interval_ns {
-                true => bucket.owed,
-                false => rescaled(bucket.owed, bucket.interval_ns, interval_ns),
-            };
-            let elapsed = i128::from(now.nanos_since(bucket.at));
-            let refilled = i128::from(limit).saturating_mul(elapsed);
-            owed.saturating_sub(refilled).max(0)
+            let mut bucket = *bucket;
+            for rate in before.iter().filter(|rate| rate.until <= now) {
+                bucket = bucket.refilled(rate.limit, rate.interval_ns, rate.until);
+            }
+            bucket.refilled(limit, interval_ns, now).owed
         });
         Self {
             owed,
@@ -206,7 +263,7 @@ mod tests {
         let mut admitted = 0_i128;
         loop {
             let at = Timestamp::from_nanos(now);
-            let fill = Fill::at(bucket.as_ref(), rate, limit, at);
+            let fill = Fill::at(bucket.as_ref(), rate, limit, &[], at);
             let wait = fill.wait(cost).unwrap();
             if wait.is_zero() {
                 bucket = Some(fill.debited(cost, at, false));
@@ -215,7 +272,7 @@ mod tests {
             }
             // Exact: admitted then, refused a nanosecond before.
             let early = Timestamp::from_nanos(now + wait.as_nanos() as i64 - 1);
-            let fill = Fill::at(bucket.as_ref(), rate, limit, early);
+            let fill = Fill::at(bucket.as_ref(), rate, limit, &[], early);
             assert!(!fill.wait(cost).unwrap().is_zero());
             now += wait.as_nanos() as i64;
             if now > span_ns {
@@ -270,7 +327,7 @@ mod tests {
         let mut admitted = 0;
         for ms in 0..1_000_000_i64 {
             let now = Timestamp::from_nanos(ms * 1_000_000);
-            let fill = Fill::at(bucket.as_ref(), &rate, 7, now);
+            let fill = Fill::at(bucket.as_ref(), &rate, 7, &[], now);
             if fill.room() >= 1 {
                 admitted += 1;
                 bucket = Some(fill.debited(1, now, false));
@@ -289,9 +346,9 @@ mod tests {
         let limit = 12_500_000_000;
         let rate = rate(SECOND, Some(1500));
         let now = Timestamp::from_nanos(0);
-        let fill = Fill::at(None, &rate, limit, now);
+        let fill = Fill::at(None, &rate, limit, &[], now);
         let bucket = fill.debited(1500, now, false);
-        let fill = Fill::at(Some(&bucket), &rate, limit, now);
+        let fill = Fill::at(Some(&bucket), &rate, limit, &[], now);
         assert_eq!(fill.wait(1), Some(Duration::from_nanos(1)));
         assert_eq!(fill.wait(1500), Some(Duration::from_nanos(120)));
         assert_eq!(fill.wait(1501), None);
@@ -301,25 +358,55 @@ mod tests {
     fn changed_rates_keep_what_was_taken() {
         let now = Timestamp::from_nanos(0);
         let minute = rate(Duration::from_secs(60), None);
-        let bucket = Fill::at(None, &minute, 30, now).debited(20, now, false);
+        let bucket = Fill::at(None, &minute, 30, &[], now).debited(20, now, false);
         let hour = rate(Duration::from_secs(3600), None);
-        assert_eq!(Fill::at(Some(&bucket), &hour, 1000, now).taken(), 20);
-        assert_eq!(Fill::at(Some(&bucket), &minute, 10, now).taken(), 20);
-        assert_eq!(Fill::at(Some(&bucket), &minute, 10, now).room(), 0);
-        let brim = Fill::at(None, &minute, 30, now).debited(500, now, true);
-        assert_eq!(Fill::at(Some(&brim), &minute, 30, now).taken(), 30);
+        assert_eq!(Fill::at(Some(&bucket), &hour, 1000, &[], now).taken(), 20);
+        assert_eq!(Fill::at(Some(&bucket), &minute, 10, &[], now).taken(), 20);
+        assert_eq!(Fill::at(Some(&bucket), &minute, 10, &[], now).room(), 0);
+        let brim = Fill::at(None, &minute, 30, &[], now).debited(500, now, true);
+        assert_eq!(Fill::at(Some(&brim), &minute, 30, &[], now).taken(), 30);
+    }
+
+    /// C7.3: neither refills the past at a new rate nor takes back what was refilled at the old one.
+    #[test]
+    fn a_default_that_changes_under_a_bucket() {
+        let at = |seconds: i64| Timestamp::from_nanos(seconds * 1_000_000_000);
+        let minute = rate(Duration::from_secs(60), Some(60));
+        let bucket = Fill::at(None, &minute, 60, &[], at(0)).debited(60, at(0), false);
+        let change = |limit| RateBefore {
+            until: at(6),
+            limit,
+            interval_ns: minute.interval_ns(),
+        };
+        let faster = Fill::at(Some(&bucket), &minute, 3600, &[change(60)], at(7));
+        assert_eq!(faster.taken(), 0);
+        let faster = Fill::at(Some(&bucket), &minute, 3600, &[change(60)], at(6));
+        assert_eq!(faster.taken(), 54);
+        let slower = Fill::at(Some(&bucket), &minute, 1, &[change(60)], at(6));
+        assert_eq!(slower.taken(), 54);
+        // Of many changes the oldest are taken for the slower of two.
+        let mut before = Vec::new();
+        for second in 1..20 {
+            let next = RateBefore {
+                until: at(second),
+                ..change(60 + second)
+            };
+            before = RateBefore::followed(&before, next);
+        }
+        assert_eq!(before.len(), BEFORE_MAX);
+        assert_eq!(before[0].limit, 61);
     }
 
     #[test]
     fn the_largest_numbers_fit() {
         let now = Timestamp::from_nanos(i64::MIN);
         let rate = rate(INTERVAL_MAX, Some(crate::amount::AMOUNT_MAX));
-        let fill = Fill::at(None, &rate, crate::amount::AMOUNT_MAX, now);
+        let fill = Fill::at(None, &rate, crate::amount::AMOUNT_MAX, &[], now);
         let bucket = fill.debited(ACCOUNT_MAX, now, false);
-        let fill = Fill::at(Some(&bucket), &rate, 1, now);
+        let fill = Fill::at(Some(&bucket), &rate, 1, &[], now);
         assert_eq!(fill.taken(), ACCOUNT_MAX);
         let late = Timestamp::from_nanos(i64::MAX);
-        let fill = Fill::at(Some(&bucket), &rate, crate::amount::AMOUNT_MAX, late);
+        let fill = Fill::at(Some(&bucket), &rate, crate::amount::AMOUNT_MAX, &[], late);
         assert!(fill.taken() < ACCOUNT_MAX);
     }
 }

@@ -16,8 +16,8 @@ use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
 
-/// Bytes with which every HTTP/2 connection begins.
-const PREFACE_BYTES: usize = 24;
+/// Bytes with which every HTTP/2 connection begins: the preface and the head of a SETTINGS frame.
+const PREFACE_BYTES: usize = 24 + 9;
 /// Longest wait for them: a connection that says nothing must not keep a place.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -240,6 +240,7 @@ fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
             Action::ResetUsage(ResetUsage {
                 subject: subject()?,
                 quota: quota.transpose()?,
+                purpose: String::new(),
                 resource,
             })
         }

@@ -9,7 +9,6 @@ use crate::decide::Step;
 use crate::decide::uses::Use;
 use crate::evaluate::Line;
 use crate::event::Change;
-use crate::gauge::Gauge;
 use crate::name::{ResourceKey, SubjectName};
 use crate::outcome::Answer;
 use crate::quota::Target;
@@ -119,16 +118,12 @@ fn guard_correction(
     if past {
         return Ok(lifetime);
     }
-    // Those that are defined, begun or not, and those that go on without a definition.
-    let periodic = |gauge: &&Gauge<'_>| gauge.window.is_some_and(|w| w.end.is_some());
-    for gauge in line.gauges(resource).iter().filter(periodic) {
-        guard(" in a period that is under way", gauge.taken.used)?;
-    }
-    for count in account
-        .into_iter()
-        .flat_map(|account| account.current_counts(now))
-    {
-        guard(" in a period that is under way", count.used)?;
+    for (period, since) in line.definitions(resource) {
+        let counted = account.map(|account| account.counted(period, since, now));
+        if !period.is_none() {
+            let counted = counted.map_or(0, |counted| counted.used);
+            guard(" in a period that is under way", counted)?;
+        }
     }
     Ok(lifetime)
 }

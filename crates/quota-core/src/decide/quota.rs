@@ -15,9 +15,26 @@ use crate::quota::{
     Counting, Enforcement, Measure, PATTERNS_MAX, QUOTAS_PER_PAIR_MAX, QUOTAS_PER_TARGET_MAX,
     Quota, QuotaList, Target, default_id, definitions,
 };
+use crate::rate::RateBefore;
 use crate::rejection::{Rejection, Violation};
 use crate::resource::Kind;
 use crate::time::Timestamp;
+
+/// The rates of a default until now; of a subject's own quota the bucket is settled when it changes.
+fn rates_before(now: Timestamp, set: &SetQuota, live: Option<&Arc<Quota>>) -> Vec<RateBefore> {
+    let (Target::Pattern(_), Some(live)) = (&set.target, live) else {
+        return Vec::new();
+    };
+    let Measure::Rated(rate) = &live.measure else {
+        return Vec::new();
+    };
+    let before = RateBefore {
+        until: now,
+        limit: live.limit.value().unwrap_or(i64::MAX),
+        interval_ns: rate.interval_ns(),
+    };
+    RateBefore::followed(&live.rates_before, before)
+}
 
 /// A quota that is not named where there are several.
 pub fn several_quotas(ids: Vec<Id>) -> Rejection {
@@ -104,6 +121,7 @@ impl Ledger {
             valid_until: set.valid_until,
             max_request: set.max_request,
             near_percent: set.near_percent,
+            rates_before: rates_before(now, set, live),
             display_name: set.display_name.clone(),
             labels: set.labels.clone(),
             origin: set.origin,
@@ -129,17 +147,13 @@ impl Ledger {
             Target::Subject(name) => {
                 let name = name.as_str();
                 let scene = self.scene(name, &[name], now);
-                let quotas = scene
-                    .lines()
-                    .first()
-                    .map(|line| line.in_force(&set.resource));
-                let quotas = quotas.unwrap_or_default();
-                definitions(quotas.iter().map(|found| &**found.quota), now)
+                let line = scene.lines().first();
+                line.map(|line| line.definitions(&set.resource))
+                    .unwrap_or_default()
             }
             Target::Pattern(pattern) => {
-                let entries = self.defaults.iter();
-                let near = entries.filter(|entry| entry.pattern.overlaps(pattern));
-                let quotas = near.flat_map(|entry| entry.quotas.iter());
+                let own = self.defaults.get(pattern);
+                let quotas = own.into_iter().flat_map(|entry| entry.quotas.iter());
                 let fits =
                     |quota: &&Arc<Quota>| quota.resource == set.resource && quota.is_in_force(now);
                 definitions(quotas.filter(fits).map(|quota| &**quota), now)

@@ -1517,6 +1517,9 @@ pub struct ResetUsageRequest {
     /// Only say what would be answered. Nothing is changed and nothing remembered.
     #[prost(bool, tag = "5")]
     pub validate_only: bool,
+    /// Why; at most 256 bytes.
+    #[prost(string, tag = "6")]
+    pub purpose: ::prost::alloc::string::String,
 }
 /// The usage is zero.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

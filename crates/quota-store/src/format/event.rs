@@ -135,6 +135,8 @@ struct UsageResetBody {
     /// Empty: all.
     #[prost(string, tag = "3")]
     quota: String,
+    #[prost(string, tag = "4")]
+    purpose: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -194,6 +196,7 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            purpose: reset.purpose.clone(),
         }),
         Change::UsageCorrected(correct) => ChangeBody::UsageCorrected(UsageCorrectedBody {
             subject: correct.subject.to_string(),

@@ -8,7 +8,7 @@ use quota_core::amount::Limit;
 use quota_core::name::{Id, ResourceKey};
 use quota_core::period::{Period, Unit};
 use quota_core::quota::{Before, Counting, Enforcement, Measure, Origin, Quota, State};
-use quota_core::rate::Rate;
+use quota_core::rate::{Rate, RateBefore};
 use quota_core::time::Timestamp;
 
 use super::FormatError;
@@ -48,6 +48,18 @@ pub(crate) struct QuotaBody {
     near_percent: Option<u32>,
     #[prost(oneof = "MeasureBody", tags = "16, 17, 18")]
     measure: Option<MeasureBody>,
+    #[prost(message, repeated, tag = "19")]
+    rates_before: Vec<RateBeforeBody>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct RateBeforeBody {
+    #[prost(int64, tag = "1")]
+    until: i64,
+    #[prost(int64, tag = "2")]
+    limit: i64,
+    #[prost(int64, tag = "3")]
+    interval_ns: i64,
 }
 
 /// Absent: what is there.
@@ -139,6 +151,15 @@ pub(crate) fn body_of_quota(quota: &Quota) -> QuotaBody {
         valid_from: quota.valid_from.map(Timestamp::nanos),
         valid_until: quota.valid_until.map(Timestamp::nanos),
         near_percent: quota.near_percent.map(u32::from),
+        rates_before: quota
+            .rates_before
+            .iter()
+            .map(|before| RateBeforeBody {
+                until: before.until.nanos(),
+                limit: before.limit,
+                interval_ns: before.interval_ns,
+            })
+            .collect(),
         measure: match &quota.measure {
             Measure::Held => None,
             Measure::Counted(counting) => Some(MeasureBody::Counted(CountingBody {
@@ -194,6 +215,15 @@ pub(crate) fn quota_of_body(body: QuotaBody) -> Result<Quota, FormatError> {
         valid_from: at(body.valid_from),
         valid_until: at(body.valid_until),
         max_request: body.max_request,
+        rates_before: body
+            .rates_before
+            .iter()
+            .map(|before| RateBefore {
+                until: Timestamp::from_nanos(before.until),
+                limit: before.limit,
+                interval_ns: before.interval_ns.max(1),
+            })
+            .collect(),
         near_percent: near.map_err(|_| FormatError::damaged("a near share above 255"))?,
         display_name: body.display_name,
         labels: body.labels,

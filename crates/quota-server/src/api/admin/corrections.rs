@@ -23,11 +23,13 @@ impl Admin {
         let subject = reader.subject("subject", &request.subject);
         let resource = reader.resource("resource", &request.resource);
         let quota = reader.id("quota_id", &request.quota_id);
+        let purpose = reader.purpose(request.purpose);
         reader.finish()?;
         let action = Action::ResetUsage(command::ResetUsage {
             subject,
             resource: resource.unwrap_or_else(stand_in),
             quota,
+            purpose,
         });
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
         let Answer::Corrected(counts) = &reply.outcome.answer else {

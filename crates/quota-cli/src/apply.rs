@@ -92,9 +92,14 @@ pub(crate) async fn apply(
     plan.compare_quotas(client, &mut units, &manifest, &args)
         .await?;
     // Everything is validated before anything is done.
-    plan.run(client, &args, true).await?;
+    plan.run(client, &args, true, &mut Vec::new()).await?;
     if !args.dry_run {
-        plan.run(client, &args, false).await?;
+        let mut done = Vec::new();
+        let made = plan.run(client, &args, false, &mut done).await;
+        if made.is_err() && !done.is_empty() {
+            eprintln!("quotactl: done before it failed: {}", done.join(", "));
+        }
+        made?;
     }
     plan.report(output, args.dry_run)?;
     Ok(Ending::Done)
@@ -267,6 +272,7 @@ impl Plan {
         client: &Client,
         args: &ApplyArgs,
         validate_only: bool,
+        done: &mut Vec<String>,
     ) -> Result<(), Failure> {
         for resource in &self.resources {
             let request = UpdateResourceRequest {
@@ -276,6 +282,7 @@ impl Plan {
                 ..UpdateResourceRequest::default()
             };
             client.update_resource(request).await?;
+            done.push(format!("resource {}", resource.key));
         }
         for subject in &self.subjects {
             let request = UpdateSubjectRequest {
@@ -285,6 +292,7 @@ impl Plan {
                 ..UpdateSubjectRequest::default()
             };
             client.update_subject(request).await?;
+            done.push(format!("subject {}", subject.name));
         }
         // A quota on a resource that only would be there cannot be validated.
         let new: Vec<&str> = self
@@ -312,6 +320,7 @@ impl Plan {
             if validate_only {
                 continue;
             }
+            done.push(format!("{} quotas", chunk.len()));
             for warning in answer.responses.iter().flat_map(|one| &one.warnings) {
                 eprintln!("quotactl: warning: {warning}");
             }
@@ -327,6 +336,10 @@ impl Plan {
                 ..DeleteQuotaRequest::default()
             };
             client.delete_quota(request).await?;
+            done.push(format!(
+                "deletion on {} of {}",
+                quota.resource, quota.subject
+            ));
         }
         Ok(())
     }

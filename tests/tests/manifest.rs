@@ -133,6 +133,43 @@ fn changes_are_shown_and_made_together() {
     assert!(done(endpoint, &["quota", "list"]).contains("no quotas"));
 }
 
+/// What is made and what is pruned is one step: a low default and the override that it would uncover.
+#[test]
+fn making_and_pruning_is_one_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let endpoint = &server.endpoint;
+    done(
+        endpoint,
+        &["quota", "set", "tenants/a", "compute.cpu", "--limit", "100"],
+    );
+    let text = "quotas: [{subject: tenants/*, resource: compute.cpu, limit: 10}]\n";
+    let file = write(&directory.path().join("quotas.yaml"), text);
+    for arguments in [
+        &["apply", "-f", &file, "--prune", "--dry-run"][..],
+        &["apply", "-f", &file, "--prune"][..],
+    ] {
+        let (code, said, wrong) = run(endpoint, arguments);
+        assert_eq!(code, Some(1), "{said}{wrong}");
+        assert!(
+            wrong.contains("compute.cpu of tenants/a") && wrong.contains("force"),
+            "{wrong}"
+        );
+    }
+    let listed = done(endpoint, &["quota", "list"]);
+    assert!(
+        listed.contains("tenants/a") && !listed.contains("tenants/*"),
+        "{listed}"
+    );
+    let made = done(endpoint, &["apply", "-f", &file, "--prune", "--force"]);
+    assert!(made.contains("2 changes made"), "{made}");
+    let listed = done(endpoint, &["quota", "list"]);
+    assert!(
+        listed.contains("tenants/*") && !listed.contains("tenants/a "),
+        "{listed}"
+    );
+}
+
 #[test]
 fn bad_files_change_nothing() {
     let directory = tempfile::tempdir().unwrap();

@@ -303,15 +303,17 @@ impl Plan {
             .collect();
         let ready = |quota: &&Quota| !validate_only || !new.contains(&quota.resource.as_str());
         let quotas: Vec<&Quota> = self.quotas.iter().filter(ready).collect();
-        for chunk in quotas.chunks(BATCH) {
-            let one = |quota: &&Quota| UpdateQuotaRequest {
-                quota: Some((*quota).clone()),
-                allow_missing: true,
-                force: args.force,
-                ..UpdateQuotaRequest::default()
-            };
+        let sets = quotas.into_iter().map(Change::Set);
+        let changes: Vec<Change<'_>> = sets
+            .chain(self.deleted.iter().map(Change::Delete))
+            .collect();
+        for chunk in changes.chunks(BATCH) {
             let request = BatchUpdateQuotasRequest {
-                requests: chunk.iter().map(one).collect(),
+                requests: chunk.iter().filter_map(|one| one.set(args.force)).collect(),
+                deletes: chunk
+                    .iter()
+                    .filter_map(|one| one.delete(args.force))
+                    .collect(),
                 validate_only,
                 ..BatchUpdateQuotasRequest::default()
             };
@@ -320,26 +322,10 @@ impl Plan {
             if validate_only {
                 continue;
             }
-            done.push(format!("{} quotas", chunk.len()));
+            done.push(format!("{} changes of quotas", chunk.len()));
             for warning in answer.responses.iter().flat_map(|one| &one.warnings) {
                 eprintln!("quotactl: warning: {warning}");
             }
-        }
-        for quota in &self.deleted {
-            let request = DeleteQuotaRequest {
-                subject: quota.subject.clone(),
-                resource: quota.resource.clone(),
-                quota_id: quota.quota_id.clone(),
-                etag: quota.etag.clone(),
-                force: args.force,
-                validate_only,
-                ..DeleteQuotaRequest::default()
-            };
-            client.delete_quota(request).await?;
-            done.push(format!(
-                "deletion on {} of {}",
-                quota.resource, quota.subject
-            ));
         }
         Ok(())
     }
@@ -375,16 +361,59 @@ impl Plan {
     }
 }
 
+/// A change of a quota.
+enum Change<'a> {
+    Set(&'a Quota),
+    Delete(&'a Quota),
+}
+
+impl Change<'_> {
+    fn set(&self, force: bool) -> Option<UpdateQuotaRequest> {
+        let Self::Set(quota) = self else {
+            return None;
+        };
+        Some(UpdateQuotaRequest {
+            quota: Some((*quota).clone()),
+            allow_missing: true,
+            force,
+            ..UpdateQuotaRequest::default()
+        })
+    }
+
+    fn delete(&self, force: bool) -> Option<DeleteQuotaRequest> {
+        let Self::Delete(quota) = self else {
+            return None;
+        };
+        Some(DeleteQuotaRequest {
+            subject: quota.subject.clone(),
+            resource: quota.resource.clone(),
+            quota_id: quota.quota_id.clone(),
+            etag: quota.etag.clone(),
+            force,
+            ..DeleteQuotaRequest::default()
+        })
+    }
+}
+
 /// An error of a batch with the names of the quotas in place of their numbers.
-fn with_names(error: Error, chunk: &[&Quota]) -> Error {
+fn with_names(error: Error, chunk: &[Change<'_>]) -> Error {
     let mut message = error.message.clone();
-    for (at, quota) in chunk.iter().enumerate() {
-        let place = format!("requests[{at}]");
+    let (mut sets, mut deletes) = (0, 0);
+    for change in chunk {
+        let (list, at, quota) = match change {
+            Change::Set(quota) => ("requests", &mut sets, quota),
+            Change::Delete(quota) => ("deletes", &mut deletes, quota),
+        };
+        let place = format!("{list}[{at}]");
+        *at += 1;
         if message.contains(&place) {
-            let name = format!(
-                "quota {} on {} of {}",
-                quota.quota_id, quota.resource, quota.subject
-            );
+            let Quota {
+                quota_id,
+                resource,
+                subject,
+                ..
+            } = quota;
+            let name = format!("quota {quota_id} on {resource} of {subject}");
             message = message.replace(&place, &name);
         }
     }

@@ -102,19 +102,15 @@ pub enum Action {
     },
     /// Create or change quotas, all of them or none.
     SetQuotas(Vec<SetQuota>),
-    /// Delete a quota.
-    DeleteQuota {
-        /// What it is set on.
-        target: Target,
-        /// The resource.
-        resource: ResourceKey,
-        /// Its id; where absent, that of the only quota on that resource there.
-        id: Option<Id>,
-        /// Version that it must have.
-        etag: String,
-        /// Accept that a lower default comes into force.
-        force: bool,
+    /// Create or change quotas, then delete others, all of it or nothing.
+    ChangeQuotas {
+        /// To create or change.
+        sets: Vec<SetQuota>,
+        /// To delete.
+        deletes: Vec<DeleteQuota>,
     },
+    /// Delete a quota.
+    DeleteQuota(DeleteQuota),
     /// Set the counts and buckets of a subject to zero.
     ResetUsage(ResetUsage),
     /// Change what was counted.
@@ -213,6 +209,21 @@ pub struct CommitHold {
     pub late: Uncovered,
     /// Time of the allocation's CONCURRENCY amounts; given if and only if there are any.
     pub ttl: Option<Duration>,
+}
+
+/// Delete a quota.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeleteQuota {
+    /// What it is set on.
+    pub target: Target,
+    /// The resource.
+    pub resource: ResourceKey,
+    /// Its id; where absent, that of the only quota on that resource there.
+    pub id: Option<Id>,
+    /// Version that it must have.
+    pub etag: String,
+    /// Accept that a lower default comes into force.
+    pub force: bool,
 }
 
 /// Set the counts and buckets of a subject to zero.
@@ -399,7 +410,14 @@ impl Action {
             Self::SetQuotas(quotas) => quotas
                 .first()
                 .map_or(SYSTEM, |quota| first_pair(quota.target.as_str())),
-            Self::DeleteQuota { target, .. } => first_pair(target.as_str()),
+            Self::ChangeQuotas { sets, deletes } => {
+                let sets = sets.iter().map(|set| &set.target);
+                let mut targets = sets.chain(deletes.iter().map(|delete| &delete.target));
+                targets
+                    .next()
+                    .map_or(SYSTEM, |target| first_pair(target.as_str()))
+            }
+            Self::DeleteQuota(delete) => first_pair(delete.target.as_str()),
             Self::ResetUsage(reset) => reset.subject.first_pair(),
             Self::CorrectUsage(correct) => correct.subject.first_pair(),
             Self::SetResource(_) | Self::DeleteResource { .. } | Self::AcceptClock { .. } => SYSTEM,
@@ -411,6 +429,7 @@ impl Action {
         match self {
             Self::Linked(members) => members.len(),
             Self::SetQuotas(quotas) => quotas.len(),
+            Self::ChangeQuotas { sets, deletes } => sets.len().saturating_add(deletes.len()),
             Self::Renew(renew) => renew.allocations.len(),
             Self::ReleaseMatching(matching) => matching.most,
             _ => 1,

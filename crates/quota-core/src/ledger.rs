@@ -300,7 +300,10 @@ impl Ledger {
         let provenance = &command.provenance;
         match &command.action {
             Action::Linked(members) => self.linked(now, members, provenance),
-            Action::SetQuotas(quotas) => self.set_quotas(now, quotas, provenance),
+            Action::SetQuotas(sets) => self.change_quotas_together(now, sets, &[], provenance),
+            Action::ChangeQuotas { sets, deletes } => {
+                self.change_quotas_together(now, sets, deletes, provenance)
+            }
             action => self.single(now, action, provenance),
         }
     }
@@ -326,13 +329,7 @@ impl Ledger {
             Action::DeleteSubject { name, etag } => self.delete_subject(now, name, etag),
             Action::SetResource(resource) => self.set_resource(resource),
             Action::DeleteResource { key, etag } => self.delete_resource(key, etag),
-            Action::DeleteQuota {
-                target,
-                resource,
-                id,
-                etag,
-                force,
-            } => self.delete_quota(now, target, resource, id.as_ref(), etag, *force),
+            Action::DeleteQuota(delete) => self.delete_quota(now, delete),
             Action::ResetUsage(reset) => self.reset_usage(now, reset),
             Action::CorrectUsage(correct) => self.correct_usage(now, correct),
             Action::AcceptClock { offset_ns } => Ok(Step {
@@ -341,7 +338,7 @@ impl Ledger {
                 },
                 changes: vec![clock_accepted(now, *offset_ns)],
             }),
-            Action::Linked(_) | Action::SetQuotas(_) => {
+            Action::Linked(_) | Action::SetQuotas(_) | Action::ChangeQuotas { .. } => {
                 unreachable!("a step of several is not a step of another")
             }
         }

@@ -8,8 +8,8 @@ use quota_core::allocation::AllocationKey;
 use quota_core::amount::Limit;
 use quota_core::charge::{canonical_also, charge_set};
 use quota_core::command::{
-    Action, Amounts, Command, CommitHold, Consume, CorrectUsage, Existence, HoldName, Operation,
-    Provenance, Release, ReleaseMatching, Renew, Reserve, ResetUsage, Resize, SetQuota,
+    Action, Amounts, Command, CommitHold, Consume, CorrectUsage, DeleteQuota, Existence, HoldName,
+    Operation, Provenance, Release, ReleaseMatching, Renew, Reserve, ResetUsage, Resize, SetQuota,
     SetResource, SetSubject, Uncovered,
 };
 use quota_core::decide::{Use, check_use, may_be};
@@ -310,13 +310,13 @@ fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
         "quota" => set_quota(call, now, existence, etag)?,
         "unquota" => {
             let resource = ResourceKey::parse(&call.amounts[0].0)?;
-            Action::DeleteQuota {
+            Action::DeleteQuota(DeleteQuota {
                 target: Target::parse(&call.place)?,
                 id: quota_id(call, &resource)?,
                 resource,
                 etag,
                 force: call.has("force"),
-            }
+            })
         }
         other => panic!("no call is named {other}"),
     })

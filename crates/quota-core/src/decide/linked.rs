@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::Ledger;
 use crate::allocation::AllocationKey;
 use crate::charge::charge_set;
-use crate::command::{Action, Provenance, SetQuota};
+use crate::command::{Action, DeleteQuota, Provenance, SetQuota};
 use crate::decide::Step;
 use crate::event::{Change, Event};
 use crate::name::SubjectName;
@@ -54,25 +54,27 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn set_quotas(
+    pub(crate) fn change_quotas_together(
         &self,
         now: Timestamp,
-        quotas: &[SetQuota],
+        sets: &[SetQuota],
+        deletes: &[DeleteQuota],
         provenance: &Arc<Provenance>,
     ) -> Result<Step, Rejection> {
-        if let [quota] = quotas {
+        if let ([quota], []) = (sets, deletes) {
             return self.set_quota(now, quota);
         }
-        guard_each_once(quotas)?;
+        guard_each_once(sets)?;
         let mut fork = self.fork();
-        for quota in quotas {
-            if let Target::Subject(name) = &quota.target {
+        let targets = sets.iter().map(|set| &set.target);
+        for target in targets.chain(deletes.iter().map(|delete| &delete.target)) {
+            if let Target::Subject(name) = target {
                 self.copy_subjects(&charge_set(name, &[]), &mut fork);
             }
         }
         let mut answers: Vec<QuotaAnswer> = Vec::new();
         let mut changes = Vec::new();
-        for (at, quota) in quotas.iter().enumerate() {
+        for (at, quota) in sets.iter().enumerate() {
             let step = fork
                 .set_quota(now, quota)
                 .map_err(|rejection| member_rejected("requests", at, rejection))?;
@@ -81,6 +83,13 @@ impl Ledger {
             if let Answer::Quotas(answer) = step.answer {
                 answers.extend(answer);
             }
+        }
+        for (at, delete) in deletes.iter().enumerate() {
+            let step = fork
+                .delete_quota(now, delete)
+                .map_err(|rejection| member_rejected("deletes", at, rejection))?;
+            fork.try_out(now, provenance, &step.changes);
+            changes.extend(step.changes);
         }
         Ok(Step {
             answer: Answer::Quotas(answers),

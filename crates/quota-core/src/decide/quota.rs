@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::amount::Limit;
-use crate::command::{Existence, SetQuota};
+use crate::command::{DeleteQuota, Existence, SetQuota};
 use crate::decide::Step;
 use crate::decide::resource::{guard_etag, guard_existence};
 use crate::event::Change;
@@ -196,12 +196,16 @@ impl Ledger {
     pub(crate) fn delete_quota(
         &self,
         now: Timestamp,
-        target: &Target,
-        resource: &ResourceKey,
-        id: Option<&Id>,
-        etag: &str,
-        force: bool,
+        delete: &DeleteQuota,
     ) -> Result<Step, Rejection> {
+        let DeleteQuota {
+            target,
+            resource,
+            id,
+            etag,
+            force,
+        } = delete;
+        let id = id.as_ref();
         let found = match self.quotas(target) {
             Some(quotas) => quotas.find_or_only(resource, id).map_err(several_quotas)?,
             None => None,
@@ -214,7 +218,7 @@ impl Ledger {
         guard_etag(Some(live.version), etag, || {
             format!("quota {id} on {resource} of {target}")
         })?;
-        if !force {
+        if !*force {
             self.guard_uncovered(now, target, live)?;
         }
         Ok(Step {

@@ -1418,10 +1418,10 @@ pub struct VerifyInvariantsResponse {
     #[prost(message, optional, tag = "4")]
     pub read_time: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// Asks to replace quotas, all of them or none.
+/// Asks to replace quotas, and to delete others, all of it or nothing.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchUpdateQuotasRequest {
-    /// The quotas; 1 to 1,000, each with `allow_missing` and `force` of its own. Their operation ids and
+    /// The quotas; with the deletes 1 to 1,000, each with `allow_missing` and `force` of its own. Their operation ids and
     /// `validate_only` are empty: those of the batch count.
     #[prost(message, repeated, tag = "1")]
     pub requests: ::prost::alloc::vec::Vec<UpdateQuotaRequest>,
@@ -1431,6 +1431,9 @@ pub struct BatchUpdateQuotasRequest {
     /// Only say what would be answered. Nothing is changed and nothing remembered.
     #[prost(bool, tag = "3")]
     pub validate_only: bool,
+    /// Quotas to delete after that. Their operation ids and `validate_only` are empty as well.
+    #[prost(message, repeated, tag = "4")]
+    pub deletes: ::prost::alloc::vec::Vec<DeleteQuotaRequest>,
 }
 /// The quotas after the change.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2136,7 +2139,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "DeleteQuota"));
             self.inner.unary(req, path, codec).await
         }
-        /// Replaces quotas, all of them or none.
+        /// Replaces quotas and deletes others, all of it or nothing.
         pub async fn batch_update_quotas(
             &mut self,
             request: impl tonic::IntoRequest<super::BatchUpdateQuotasRequest>,
@@ -2547,7 +2550,7 @@ pub mod admin_service_server {
             tonic::Response<super::DeleteQuotaResponse>,
             tonic::Status,
         >;
-        /// Replaces quotas, all of them or none.
+        /// Replaces quotas and deletes others, all of it or nothing.
         async fn batch_update_quotas(
             &self,
             request: tonic::Request<super::BatchUpdateQuotasRequest>,

@@ -1,7 +1,7 @@
 //! Quotas.
 
 use quota_core::Ledger;
-use quota_core::command::{Action, Existence, SetQuota};
+use quota_core::command::{Action, DeleteQuota, Existence, SetQuota};
 use quota_core::decide::several_quotas;
 use quota_core::labels::ROW_LABELS_MAX;
 use quota_core::name::{Id, ResourceKey, SubjectName, is_within};
@@ -67,10 +67,12 @@ impl Admin {
     ) -> Result<v1::BatchUpdateQuotasResponse, Status> {
         let mut reader = Reader::default();
         let identity = admin_identity!(reader, "BatchUpdateQuotas", request);
-        let size = request.requests.len();
+        let size = request.requests.len().saturating_add(request.deletes.len());
         if !(1..=BATCH_MAX).contains(&size) {
-            reader.wrong("requests", format!("has {size} quotas; 1 to {BATCH_MAX}"));
+            let text = format!("and deletes are {size} quotas; 1 to {BATCH_MAX}");
+            reader.wrong("requests", text);
             request.requests.clear();
+            request.deletes.clear();
         }
         let mut sets = Vec::with_capacity(size);
         for (at, one) in request.requests.into_iter().enumerate() {
@@ -82,8 +84,20 @@ impl Admin {
             sets.push(read_quota(&mut part, one.quota, existence, one.force));
             reader.take_over(&format!("requests[{at}]"), part);
         }
+        let mut deletes = Vec::with_capacity(request.deletes.len());
+        for (at, one) in request.deletes.into_iter().enumerate() {
+            let mut part = Reader::default();
+            if !one.operation_id.is_empty() || one.validate_only {
+                part.wrong("operation_id", "and validate_only are those of the batch");
+            }
+            deletes.push(read_delete(&mut part, one));
+            reader.take_over(&format!("deletes[{at}]"), part);
+        }
         reader.finish()?;
-        let action = Action::SetQuotas(sets);
+        let action = match deletes.is_empty() {
+            true => Action::SetQuotas(sets),
+            false => Action::ChangeQuotas { sets, deletes },
+        };
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
         let responses = quotas_of(&reply)?.iter().map(|answer| {
             let (quota, warnings) = shown(answer, &reply);
@@ -134,19 +148,9 @@ impl Admin {
     ) -> Result<v1::DeleteQuotaResponse, Status> {
         let mut reader = Reader::default();
         let identity = admin_identity!(reader, "DeleteQuota", request);
-        let (target, resource, id) = read_key(
-            reader,
-            &request.subject,
-            &request.resource,
-            &request.quota_id,
-        )?;
-        let action = Action::DeleteQuota {
-            target,
-            resource,
-            id,
-            etag: request.etag,
-            force: request.force,
-        };
+        let delete = read_delete(&mut reader, request);
+        reader.finish()?;
+        let action = Action::DeleteQuota(delete);
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
         Ok(v1::DeleteQuotaResponse {
             operation_id,
@@ -159,12 +163,14 @@ impl Admin {
         request: v1::GetQuotaRequest,
         _: Caller,
     ) -> Result<v1::GetQuotaResponse, Status> {
+        let mut reader = Reader::default();
         let (target, resource, id) = read_key(
-            Reader::default(),
+            &mut reader,
             &request.subject,
             &request.resource,
             &request.quota_id,
-        )?;
+        );
+        reader.finish()?;
         let views = self.engine.views();
         let found = |quotas: &QuotaList| {
             let found = quotas.find_or_only(&resource, id.as_ref());
@@ -317,19 +323,34 @@ fn entries<'a>(
         .filter(move |entry| entry.position > position)
 }
 
+fn read_delete(reader: &mut Reader, request: v1::DeleteQuotaRequest) -> DeleteQuota {
+    let (target, resource, id) = read_key(
+        reader,
+        &request.subject,
+        &request.resource,
+        &request.quota_id,
+    );
+    DeleteQuota {
+        target,
+        resource,
+        id,
+        etag: request.etag,
+        force: request.force,
+    }
+}
+
 fn read_key(
-    mut reader: Reader,
+    reader: &mut Reader,
     subject: &str,
     resource: &str,
     id: &str,
-) -> Result<(Target, ResourceKey, Option<Id>), Status> {
-    let target = read_target(&mut reader, "subject", subject);
+) -> (Target, ResourceKey, Option<Id>) {
+    let target = read_target(reader, "subject", subject);
     let resource = reader
         .resource("resource", resource)
         .unwrap_or_else(stand_in);
     let id = reader.id("quota_id", id);
-    reader.finish()?;
-    Ok((target, resource, id))
+    (target, resource, id)
 }
 
 /// The fields of a quota in a list of requests.

@@ -90,6 +90,16 @@ pub struct Engine {
     began_ns: i64,
 }
 
+/// The writer of an engine without a thread.
+pub struct Driver(writer::Writer);
+
+impl Driver {
+    /// Takes what waits, decides it, makes it durable and answers it; looks after what is due.
+    pub fn step(&mut self) {
+        self.0.turn(Duration::ZERO);
+    }
+}
+
 /// What the writer and its callers share.
 struct Shared {
     queue: Queue,
@@ -112,6 +122,30 @@ impl Engine {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
     ) -> std::io::Result<Self> {
+        let (engine, writer) = Self::new(parts, options, clock)?;
+        let thread = std::thread::Builder::new()
+            .name("quota-writer".into())
+            .spawn(move || writer.run())?;
+        *engine.thread.lock() = Some(thread);
+        Ok(engine)
+    }
+
+    /// The same without a thread: the writer works when it is told to. Two runs that tell it the same do the
+    /// same.
+    pub fn driven(
+        parts: Parts,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<(Self, Driver)> {
+        let (engine, writer) = Self::new(parts, options, clock)?;
+        Ok((engine, Driver(writer)))
+    }
+
+    fn new(
+        parts: Parts,
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+    ) -> std::io::Result<(Self, writer::Writer)> {
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_max),
             views: Views::of(&parts.ledger),
@@ -124,14 +158,12 @@ impl Engine {
             progress: Mutex::default(),
         });
         let writer = writer::Writer::new(parts, shared.clone())?;
-        let thread = std::thread::Builder::new()
-            .name("quota-writer".into())
-            .spawn(move || writer.run())?;
-        Ok(Self {
+        let engine = Self {
             began_ns: shared.clock.boot_ns(),
             shared,
-            thread: Mutex::new(Some(thread)),
-        })
+            thread: Mutex::default(),
+        };
+        Ok((engine, writer))
     }
 
     /// Has a command decided, durably, and answers what was decided. `patience` is how long the caller

@@ -48,6 +48,19 @@ pub struct Applier {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The work of an applier without a thread.
+pub struct Driver(Arc<Shared>);
+
+impl Driver {
+    /// Writes what waits, then a base if one is due.
+    pub fn step(&self) {
+        self.0.round();
+        if self.0.is_base_due() {
+            self.0.write_base();
+        }
+    }
+}
+
 /// How far the applier is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
@@ -101,6 +114,22 @@ impl Applier {
         options: ApplierOptions,
         journal_bytes: u64,
     ) -> std::io::Result<Self> {
+        let mut applier = Self::driven(rows, disk, options, journal_bytes)?;
+        let of_thread = applier.shared.clone();
+        let thread = thread::Builder::new()
+            .name("quota-applier".into())
+            .spawn(move || of_thread.run())?;
+        applier.thread = Some(thread);
+        Ok(applier)
+    }
+
+    /// The same without a thread: it works when its [`Driver`] is told to.
+    pub fn driven(
+        rows: Arc<dyn Rows>,
+        disk: Arc<dyn Disk>,
+        options: ApplierOptions,
+        journal_bytes: u64,
+    ) -> std::io::Result<Self> {
         base::clean(&*disk)?;
         let bases = base::list(&*disk)?;
         let shared = Arc::new(Shared {
@@ -120,14 +149,15 @@ impl Applier {
             disk,
             options,
         });
-        let of_thread = shared.clone();
-        let thread = thread::Builder::new()
-            .name("quota-applier".into())
-            .spawn(move || of_thread.run())?;
         Ok(Self {
             shared,
-            thread: Some(thread),
+            thread: None,
         })
+    }
+
+    /// What works for an applier without a thread.
+    pub fn driver(&self) -> Driver {
+        Driver(self.shared.clone())
     }
 
     /// Takes the images of a durable batch, whose journal record has `bytes` bytes.
@@ -162,6 +192,10 @@ impl Applier {
 
     /// Waits, at most `most`, until less waits than the bound.
     pub fn wait_until_caught_up(&self, most: Duration) {
+        if self.thread.is_none() {
+            self.shared.round();
+            return;
+        }
         let mut state = self.shared.state.lock();
         let behind =
             |state: &mut State| state.progress.waiting_bytes >= self.shared.options.lag_bytes_max;
@@ -296,19 +330,24 @@ impl Shared {
         self.moved.notify_all();
     }
 
+    fn is_base_due(&self) -> bool {
+        let state = self.state.lock();
+        let last = state.progress.bases.last().map_or(0, |base| base.bytes);
+        let due = self.options.base_bytes.max(last.saturating_mul(2));
+        state.progress.failed.is_none() && !state.writing_base && state.since_base >= due
+    }
+
     /// Bases are written by a thread of their own: rounds go on meanwhile, and images after the applied
     /// position at its beginning repair what its scan meets half-way.
     fn base_if_due(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        let last = state.progress.bases.last().map_or(0, |base| base.bytes);
-        let due = self.options.base_bytes.max(last.saturating_mul(2));
-        if state.progress.failed.is_some() || state.writing_base || state.since_base < due {
+        if !self.is_base_due() {
             return;
         }
         let shared = self.clone();
         let started = thread::Builder::new()
             .name("quota-base".into())
             .spawn(move || shared.write_base());
+        let mut state = self.state.lock();
         match started {
             Ok(thread) => {
                 state.writing_base = true;

@@ -107,7 +107,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let shared = self.shared.clone();
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            while self.turn() {}
+            while self.turn(self.patience()) {}
             self.seal();
         }));
         if ended.is_err() {
@@ -117,9 +117,10 @@ impl Writer {
         }
     }
 
-    /// One group; false when there will be no more.
-    fn turn(&mut self) -> bool {
-        let items = match self.shared.queue.take(self.patience().0, self.patience().1) {
+    /// One group, for which it waits at most `patience`; false when there will be no more.
+    pub(super) fn turn(&mut self, patience: Duration) -> bool {
+        let most = self.shared.options.group_max;
+        let items = match self.shared.queue.take(most, patience) {
             Taken::Items(items) => items,
             Taken::Closed => return false,
         };
@@ -134,13 +135,11 @@ impl Writer {
         true
     }
 
-    fn patience(&self) -> (usize, Duration) {
-        let most = self.shared.options.group_max;
-        let wait = match self.breaker.is_open() {
+    fn patience(&self) -> Duration {
+        match self.breaker.is_open() {
             true => super::breaker::WAIT_MIN / 2,
             false => self.until_due().min(IDLE),
-        };
-        (most, wait)
+        }
     }
 
     /// How long until a row ends by itself and can be closed.

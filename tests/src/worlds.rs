@@ -13,9 +13,9 @@ use quota_store::Rows;
 use quota_store::applier::{Applier, ApplierOptions};
 use quota_store::journal::{SegmentJournal, SegmentOptions};
 use quota_store::recovery::{Recovered, RecoveryError, recover};
-use quota_store::rows::MemoryRows;
 use quota_testkit::bare::{self, BEGINNING};
 use quota_testkit::disk::TestDisk;
+use quota_testkit::rows::TestRows;
 use quota_testkit::script::{Call, Script, World};
 use tokio::runtime::Runtime;
 
@@ -27,7 +27,7 @@ pub struct TestStore {
     /// Where the bases are.
     pub bases: TestDisk,
     /// The rows.
-    pub rows: Arc<MemoryRows>,
+    pub rows: Arc<TestRows>,
     /// The time.
     pub clock: ManualClock,
     /// The ledger's bounds.

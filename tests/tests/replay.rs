@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use quota_testkit::auditor::Rule;
 use quota_testkit::workload::{Job, Totals, audit, openb, swf};
 use quota_tests::process::{Server, binary, quotactl, quotactl_json, root};
 use serde_json::Value;
@@ -13,14 +12,6 @@ use tokio::time::Instant;
 
 fn sample() -> PathBuf {
     root().join("tests/data/sample.swf")
-}
-
-fn rule(place: &str, resource: &str, limit: i64) -> Rule {
-    Rule {
-        place: place.into(),
-        resource: resource.into(),
-        limit,
-    }
 }
 
 fn totals(shown: &Value) -> Totals {
@@ -56,10 +47,10 @@ const LIMITS: [&str; 4] = [
     "users:compute.cpu=16cores",
 ];
 
-fn rules() -> Vec<Rule> {
+fn rules() -> Vec<(&'static str, &'static str, i64)> {
     vec![
-        rule("system", "compute.cpu", 64_000),
-        rule("tenants/*/users/*", "compute.cpu", 16_000),
+        ("system", "compute.cpu", 64_000),
+        ("tenants/*/users/*", "compute.cpu", 16_000),
     ]
 }
 
@@ -74,7 +65,7 @@ fn the_sample_and_its_limits() {
     // Unlimited: all are granted.
     let (shown, code) = quotactl_json(&server.endpoint, &["replay", "swf", file]);
     assert_eq!(code, Some(0));
-    assert_eq!(totals(&shown), audit(&jobs, Vec::new()));
+    assert_eq!(totals(&shown), audit(&jobs, &[]));
     assert_eq!(shown["skipped"], 4);
     assert_eq!(shown["jobs"], 240);
 
@@ -97,7 +88,7 @@ fn the_sample_and_its_limits() {
     let forced = [&limited[..], &["--force"]].concat();
     let (shown, code) = quotactl_json(&server.endpoint, &forced);
     assert_eq!(code, Some(0));
-    assert_eq!(totals(&shown), audit(&jobs, rules()));
+    assert_eq!(totals(&shown), audit(&jobs, &rules()));
     assert!(totals(&shown).refused > 0);
     assert_eq!(finals(&shown), [0, 0]);
 }
@@ -147,7 +138,7 @@ fn killed_three_times_and_resumed() {
         .unwrap();
     assert_eq!(replay.wait().unwrap().code(), Some(0));
     let shown: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(totals(&shown), audit(&sample_jobs(), rules()));
+    assert_eq!(totals(&shown), audit(&sample_jobs(), &rules()));
     assert_eq!(finals(&shown), [0, 0]);
 }
 
@@ -225,11 +216,11 @@ fn a_real_pod_list_with_limits_equals_the_auditor() {
     let (shown, code) = quotactl_json(&server.endpoint, &arguments);
     assert_eq!(code, Some(0));
     let rules = vec![
-        rule("system", "compute.gpu", 100_000),
-        rule("tenants/BE", "compute.cpu", 64_000),
-        rule("tenants/*/projects/*", "compute.memory", 1 << 40),
+        ("system", "compute.gpu", 100_000),
+        ("tenants/BE", "compute.cpu", 64_000),
+        ("tenants/*/projects/*", "compute.memory", 1 << 40),
     ];
-    let audited = audit(&openb(&text), rules);
+    let audited = audit(&openb(&text), &rules);
     assert!(audited.refused > 100, "{audited:?}");
     assert_eq!(totals(&shown), audited);
     assert_eq!(finals(&shown), [0, 0, 0, 0]);

@@ -1,166 +1,261 @@
-//! The auditor: naive, independent, written from the contract. Plain vectors and loops; nothing of the
-//! ledger is used, so the two can only agree by being right, or wrong in the same way.
+//! The auditor: naive, independent, written from the contract. Plain vectors and loops, nothing of the ledger:
+//! the two can only agree by being right, or wrong in the same way. It keeps no account; whatever is asked is
+//! added up from the rows and entries from the beginning. It answers scripts, so every script is also a test
+//! of it, and what it answers to a random call is the script that the ledger has to pass.
 
-/// A limit: on a subject, or where a part is `*` on all that match.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Subject or pattern.
-    pub place: String,
-    /// Resource.
-    pub resource: String,
-    /// The limit.
-    pub limit: i64,
-}
+mod admin;
+mod book;
+mod calendar;
+mod calls;
+mod holds;
+mod judge;
+mod rules;
 
-/// Something held.
+use std::time::Duration;
+
+use quota_core::Bounds;
+use quota_core::time::Timestamp;
+
+use crate::bare::BEGINNING;
+use crate::script::{Call, Script, World, content};
+use book::{Book, Kind, Resource, Subject};
+
+/// An answer that is kept.
 #[derive(Clone, Debug)]
-struct Held {
-    subjects: Vec<String>,
-    name: String,
-    amounts: Vec<(String, i64)>,
+struct Kept {
+    lane: String,
+    id: String,
+    content: [u8; 16],
+    text: String,
+    at: i128,
+    refusal: bool,
 }
 
 /// Keeps quotas by the contract, slowly.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Auditor {
-    rules: Vec<Rule>,
-    held: Vec<Held>,
+    book: Book,
+    bounds: Bounds,
+    kept: Vec<Kept>,
+    /// First pairs with the instant up to which they may have forgotten something.
+    forgotten: Vec<(String, i128)>,
 }
+
+/// What came of a call: its text, whether it is a refusal, and whether it answers at all.
+type Done = Result<(String, bool), &'static str>;
 
 impl Auditor {
-    /// An auditor of these limits.
-    pub fn new(rules: Vec<Rule>) -> Self {
+    /// An empty book with the bounds of a script.
+    pub fn new(script: &Script) -> Self {
+        Self::with_bounds(script.bounds)
+    }
+
+    /// The same with these bounds.
+    pub fn with_bounds(bounds: Bounds) -> Self {
+        let built_in = BUILT_IN.lines().map(|line| {
+            let (key, kind) = line.trim().split_once(' ').unwrap();
+            Resource {
+                key: key.to_owned(),
+                kind: kind_of(kind),
+                deny: false,
+                built_in: true,
+                version: 0,
+                charged: false,
+            }
+        });
+        let root = Subject {
+            life: 0,
+            version: 0,
+        };
         Self {
-            rules,
-            held: Vec::new(),
+            book: Book {
+                now: i128::from(BEGINNING.nanos()),
+                revision: 0,
+                subjects: [("system".to_owned(), root)].into(),
+                resources: built_in.collect(),
+                rows: Vec::new(),
+                entries: Vec::new(),
+                rules: Vec::new(),
+                history: Vec::new(),
+                auto_create: bounds.auto_create,
+                subjects_max: bounds.subjects_max,
+            },
+            bounds,
+            kept: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 
-    /// Sets a limit, in place of any on the same place and resource.
-    pub fn set(&mut self, rule: Rule) {
-        self.rules
-            .retain(|have| have.place != rule.place || have.resource != rule.resource);
-        self.rules.push(rule);
+    /// Sets the time; it never goes back.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.book.now = self.book.now.max(i128::from(now.nanos()));
     }
 
-    /// What a subject and all that is charged to it has in use.
-    pub fn used(&self, subject: &str, resource: &str) -> i64 {
-        let mut sum = 0;
-        for held in &self.held {
-            if held.subjects.iter().any(|name| name == subject) {
-                for (key, amount) in &held.amounts {
-                    if key == resource {
-                        sum += amount;
-                    }
-                }
+    /// Names of all subjects.
+    pub fn subjects(&self) -> Vec<String> {
+        self.book.subjects.keys().cloned().collect()
+    }
+
+    /// Used and held of a resource, the used of a counter in its lifetime.
+    pub fn account(&self, subject: &str, resource: &str) -> (i64, i64) {
+        let number = |n: i128| i64::try_from(n).unwrap();
+        (
+            number(self.book.used(subject, resource)),
+            number(self.book.held(subject, resource)),
+        )
+    }
+
+    /// How many answers are kept.
+    pub fn answers(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// A call that may change something, with its operation id.
+    fn operate(&mut self, call: &Call) -> String {
+        let lane = lane(call);
+        let op = call.option("op");
+        let content = content(call);
+        if let Some(id) = op {
+            let known = self
+                .kept
+                .iter()
+                .find(|kept| kept.lane == lane && kept.id == id);
+            match known {
+                Some(kept) if kept.content == content => return format!("{} replayed", kept.text),
+                Some(_) => return "error OPERATION_ID_REUSED".to_owned(),
+                None => {}
+            }
+            let tried = call.age().map(|age| self.book.now - age.as_nanos() as i128);
+            let since = self.forgotten.iter().find(|(have, _)| *have == lane);
+            if let (Some(tried), Some((_, since))) = (tried, since)
+                && tried <= *since
+            {
+                return "error OUTCOME_FORGOTTEN".to_owned();
             }
         }
-        sum
-    }
-
-    /// Subjects and resources whose limits refuse; granted and charged where there is none.
-    pub fn consume(
-        &mut self,
-        name: &str,
-        subjects: &[&str],
-        amounts: &[(String, i64)],
-    ) -> Vec<(String, String)> {
-        let set = charged(subjects);
-        let mut refusing = Vec::new();
-        for (resource, amount) in amounts {
-            for subject in &set {
-                if let Some(limit) = self.limit(subject, resource)
-                    && self.used(subject, resource) + amount > limit
-                {
-                    refusing.push((subject.clone(), resource.clone()));
-                }
-            }
+        let done = match call.has("dry") {
+            true => self.book.clone().perform(call),
+            false => self.book.perform(call),
+        };
+        let (text, refusal) = match done {
+            Ok(done) => done,
+            Err(reason) => return format!("error {reason}"),
+        };
+        if call.has("dry") {
+            return text;
         }
-        if refusing.is_empty() {
-            self.held.push(Held {
-                subjects: set,
-                name: name.to_owned(),
-                amounts: amounts.to_vec(),
+        if op.is_some() || !refusal {
+            self.book.revision += 1;
+            self.kept.push(Kept {
+                lane: lane.clone(),
+                id: op.unwrap_or("\0").to_owned(),
+                content,
+                text: text.clone(),
+                at: self.book.now,
+                refusal,
             });
-        }
-        refusing
-    }
-
-    /// Gives back all of something; says whether it was there.
-    pub fn release(&mut self, name: &str) -> bool {
-        let before = self.held.len();
-        self.held.retain(|held| held.name != name);
-        self.held.len() < before
-    }
-
-    /// Sets one amount of something held, unless a limit refuses its growth; says whether it did.
-    pub fn resize(&mut self, name: &str, resource: &str, amount: i64) -> bool {
-        let at = self.held.iter().position(|held| held.name == name).unwrap();
-        let held = self.held[at].clone();
-        let before = held.amounts.iter().find(|(key, _)| key == resource);
-        let growth = amount - before.map_or(0, |(_, amount)| *amount);
-        if growth > 0 {
-            for subject in &held.subjects {
-                if let Some(limit) = self.limit(subject, resource)
-                    && self.used(subject, resource) + growth > limit
-                {
-                    return false;
-                }
+            let most = match refusal {
+                true => self.bounds.memory.refusals_max,
+                false => self.bounds.memory.outcomes_max,
+            };
+            let alike = |kept: &&Kept| kept.lane == lane && kept.refusal == refusal;
+            if self.kept.iter().filter(alike).count() > most {
+                let oldest = self
+                    .kept
+                    .iter()
+                    .position(|kept| kept.lane == lane && kept.refusal == refusal);
+                self.forget(oldest.unwrap());
+            }
+            let horizon = self.bounds.memory.horizon.as_nanos() as i128;
+            while let Some(old) = self
+                .kept
+                .iter()
+                .position(|kept| kept.at < self.book.now - horizon)
+            {
+                self.forget(old);
             }
         }
-        let amounts = &mut self.held[at].amounts;
-        amounts.retain(|(key, _)| key != resource);
-        if amount > 0 {
-            amounts.push((resource.to_owned(), amount));
-        }
-        if self.held[at].amounts.is_empty() {
-            self.held.remove(at);
-        }
-        true
+        text
     }
 
-    /// Names of what is held.
-    pub fn names(&self) -> Vec<String> {
-        self.held.iter().map(|held| held.name.clone()).collect()
-    }
-
-    /// The limit on a subject itself: its own, or that of the most specific pattern.
-    fn limit(&self, subject: &str, resource: &str) -> Option<i64> {
-        let mut best: Option<(Vec<bool>, i64)> = None;
-        for rule in &self.rules {
-            if rule.resource != resource || !matches(&rule.place, subject) {
-                continue;
-            }
-            let stars: Vec<bool> = rule.place.split('/').map(|part| part == "*").collect();
-            if best.as_ref().is_none_or(|(least, _)| stars < *least) {
-                best = Some((stars, rule.limit));
-            }
+    fn forget(&mut self, at: usize) {
+        let gone = self.kept.remove(at);
+        match self
+            .forgotten
+            .iter_mut()
+            .find(|(lane, _)| *lane == gone.lane)
+        {
+            Some((_, since)) => *since = gone.at.max(*since),
+            None => self.forgotten.push((gone.lane, gone.at)),
         }
-        best.map(|(_, limit)| limit)
     }
 }
 
-fn matches(pattern: &str, subject: &str) -> bool {
-    let pattern: Vec<&str> = pattern.split('/').collect();
-    let subject: Vec<&str> = subject.split('/').collect();
-    pattern.len() == subject.len()
-        && pattern
-            .iter()
-            .zip(&subject)
-            .all(|(p, s)| *p == "*" || p == s)
-}
-
-/// All that a request charges: the named, their ancestors, the root; each once.
-fn charged(subjects: &[&str]) -> Vec<String> {
-    let mut set = vec!["system".to_owned()];
-    for subject in subjects {
-        let parts: Vec<&str> = subject.split('/').collect();
-        for end in (2..=parts.len()).step_by(2) {
-            let name = parts[..end].join("/");
-            if *subject != "system" && !set.contains(&name) {
-                set.push(name);
-            }
+impl World for Auditor {
+    fn call(&mut self, call: &Call) -> String {
+        match call.verb.as_str() {
+            "used" | "held" | "counted" | "hold" => self.book.read(call),
+            "check" => self.book.check(call),
+            _ => self.operate(call),
         }
     }
-    set
+
+    fn advance(&mut self, by: Duration) {
+        self.book.now += by.as_nanos() as i128;
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(i64::try_from(self.book.now).unwrap())
+    }
 }
+
+/// The first pair of what a call is about.
+fn lane(call: &Call) -> String {
+    let place = match (call.members.first(), call.verb.as_str()) {
+        (Some(first), _) => &first.place,
+        (_, "resource" | "unresource") => return "system".to_owned(),
+        _ => &call.place,
+    };
+    let pair: Vec<&str> = place.split('/').take(2).collect();
+    pair.join("/")
+}
+
+fn kind_of(word: &str) -> Kind {
+    match word {
+        "allocation" => Kind::Allocation,
+        "concurrency" => Kind::Concurrency,
+        "counter" => Kind::Counter,
+        "rate" => Kind::Rate,
+        "per-request" => Kind::PerRequest,
+        other => panic!("no kind is called {other}"),
+    }
+}
+
+/// C3.3.
+const BUILT_IN: &str = "compute.cpu allocation
+    compute.memory allocation
+    compute.gpu allocation
+    compute.instances allocation
+    compute.containers allocation
+    compute.containers_running allocation
+    storage.disk allocation
+    storage.temporary allocation
+    storage.volumes allocation
+    storage.snapshots allocation
+    storage.backups allocation
+    network.bandwidth allocation
+    network.throughput rate
+    network.egress counter
+    network.connections allocation
+    network.load_balancers allocation
+    network.floating_ips allocation
+    api.requests rate
+    api.calls counter
+    api.messages counter
+    tasks.concurrent concurrency
+    tasks.queue_depth allocation
+    tasks.files counter
+    tasks.file_size per-request
+    tasks.runtime counter
+    tasks.actions counter
+    cost counter";

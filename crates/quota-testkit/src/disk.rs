@@ -21,6 +21,8 @@ pub struct TestDisk(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     moved: Condvar,
+    /// What happens during the next sync.
+    during: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[derive(Default)]
@@ -98,6 +100,11 @@ impl TestDisk {
     pub fn stall(&self, stalled: bool) {
         self.0.state.lock().stalled = stalled;
         self.0.moved.notify_all();
+    }
+
+    /// Something happens while the next sync is under way.
+    pub fn during_sync(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.0.during.lock() = Some(Box::new(happens));
     }
 
     /// Number of calls so far.
@@ -328,6 +335,10 @@ impl DiskFile for TestFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let during = self.disk.during.lock().take();
+        if let Some(happens) = during {
+            happens();
+        }
         let mut state = self.disk.state.lock();
         self.disk
             .moved

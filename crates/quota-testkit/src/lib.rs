@@ -9,5 +9,6 @@
 pub mod auditor;
 pub mod bare;
 pub mod disk;
+pub mod rows;
 pub mod script;
 pub mod workload;

@@ -12,6 +12,7 @@
 //! with `with key=value …` for the bounds of its ledger. The same text runs at every boundary.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use quota_core::Bounds;
@@ -146,6 +147,23 @@ impl Script {
         assert!(!script.lines.is_empty(), "{name} has no lines");
         script
     }
+}
+
+/// All scripts of this project, by name.
+pub fn all() -> Vec<Script> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scripts");
+    let mut paths: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "script"))
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10, "the scripts are gone");
+    let script = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        Script::parse(&name, &std::fs::read_to_string(path).unwrap())
+    };
+    paths.iter().map(script).collect()
 }
 
 fn bounds(settings: &str) -> Bounds {

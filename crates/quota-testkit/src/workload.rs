@@ -1,7 +1,10 @@
 //! Workload logs, read a second time and independently of the command line's replay, and run through the
 //! auditor.
 
-use crate::auditor::{Auditor, Rule};
+use quota_core::Bounds;
+
+use crate::auditor::Auditor;
+use crate::script::{Call, World};
 
 /// One job.
 #[derive(Clone, Debug)]
@@ -106,15 +109,23 @@ pub fn openb(text: &str) -> Vec<Job> {
     jobs
 }
 
-/// Runs jobs through the auditor: by time, releases before consumes, then by position.
-pub fn audit(jobs: &[Job], rules: Vec<Rule>) -> Totals {
+/// Runs jobs through the auditor: by time, releases before consumes, then by position. `limits` are of
+/// (place, resource, limit).
+pub fn audit(jobs: &[Job], limits: &[(&str, &str, i64)]) -> Totals {
     let mut events = Vec::new();
     for (at, job) in jobs.iter().enumerate() {
         events.push((job.start, 1, at));
         events.push((job.end, 0, at));
     }
     events.sort_unstable();
-    let mut auditor = Auditor::new(rules);
+    let mut bounds = Bounds::default();
+    // Nothing is asked twice, so no answer has to be kept.
+    bounds.memory.outcomes_max = 0;
+    let mut auditor = Auditor::with_bounds(bounds);
+    for (place, resource, limit) in limits {
+        let set = call("quota", place, &[((*resource).to_owned(), *limit)]);
+        assert!(auditor.call(&set).starts_with("set"));
+    }
     let mut totals = Totals::default();
     let mut resources: Vec<String> = jobs
         .iter()
@@ -125,22 +136,32 @@ pub fn audit(jobs: &[Job], rules: Vec<Rule>) -> Totals {
     totals.peak = resources.into_iter().map(|key| (key, 0)).collect();
     for (_, class, at) in events {
         let job = &jobs[at];
-        let name = format!("{}/{}", job.subject, job.name);
+        let named = |mut call: Call| {
+            call.options.insert("id".to_owned(), job.name.clone());
+            call
+        };
         if class == 0 {
-            auditor.release(&name);
+            auditor.call(&named(call("release", &job.subject, &[])));
             continue;
         }
-        if auditor
-            .consume(&name, &[&job.subject], &job.amounts)
-            .is_empty()
-        {
-            totals.granted += 1;
-        } else {
-            totals.refused += 1;
+        let consume = named(call("consume", &job.subject, &job.amounts));
+        match auditor.call(&consume).starts_with("granted") {
+            true => totals.granted += 1,
+            false => totals.refused += 1,
         }
         for (key, peak) in &mut totals.peak {
-            *peak = (*peak).max(auditor.used("system", key));
+            *peak = (*peak).max(auditor.account("system", key).0);
         }
     }
     totals
+}
+
+fn call(verb: &str, place: &str, amounts: &[(String, i64)]) -> Call {
+    let text = |(key, amount): &(String, i64)| (key.clone(), amount.to_string());
+    Call {
+        verb: verb.to_owned(),
+        place: place.to_owned(),
+        amounts: amounts.iter().map(text).collect(),
+        ..Call::default()
+    }
 }

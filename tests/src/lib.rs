@@ -2,4 +2,5 @@
 
 pub mod grpc;
 pub mod process;
+pub mod sim;
 pub mod worlds;

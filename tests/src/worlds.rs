@@ -36,7 +36,7 @@ pub struct TestStore {
     pub journal_bytes_max: u64,
 }
 
-const STORE_ID: [u8; 16] = [7; 16];
+pub(crate) const STORE_ID: [u8; 16] = [7; 16];
 
 impl TestStore {
     /// An empty store.

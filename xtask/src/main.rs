@@ -13,6 +13,7 @@ const HELP: &str = "\
 cargo xtask ci [--no-tests]     fmt, clippy, tidy, generated code, buf where it is installed, tests
 cargo xtask codegen [--check]   generate crates/quota-proto from proto/ (--check: compare only)
 cargo xtask tidy                crate arrows, file sizes, comments in proto/, clauses without a test
+cargo xtask sim [--seed N]      simulated lives with faults, beside the auditor (--seeds, --steps, --soak 1h)
 cargo xtask bench [--quick]     the server beside an empty service, as ratios (--quick: under two minutes)
 ";
 
@@ -47,7 +48,8 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::run(false),
         ["codegen", "--check"] => codegen::run(true),
         ["tidy"] => tidy::run(),
-        ["bench", rest @ ..] => bench(rest),
+        ["sim", rest @ ..] => run("quota-tests", &["--bin", "quota-sim"], rest),
+        ["bench", rest @ ..] => run("quota-bench", &[], rest),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench(rest: &[&str]) -> Result<(), Failure> {
-    let run = ["run", "--quiet", "--release", "-p", "quota-bench", "--"];
-    start("cargo", &[&run, rest].concat())
+/// Runs a program of the workspace, optimized.
+fn run(package: &str, which: &[&str], rest: &[&str]) -> Result<(), Failure> {
+    let run = ["run", "--quiet", "--release", "-p", package];
+    start("cargo", &[&run, which, &["--"], rest].concat())
 }

@@ -98,15 +98,6 @@ impl Ledger {
         if let Some(row) = &charged.hold {
             self.put_hold(row);
         }
-        if charged.allocation.is_none() && charged.hold.is_none() {
-            return;
-        }
-        for name in charge_set(&charged.subject, &charged.also) {
-            if let Some(subject) = self.subjects.get(name) {
-                let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
-                self.touch_weighing(key, false, bytes);
-            }
-        }
     }
 
     /// Counts what grows within a period, and takes from buckets.
@@ -147,10 +138,14 @@ impl Ledger {
                     }
                 }
             }
-            if let Some(subject) = self.subjects.get(name) {
-                let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
-                self.touch_weighing(key, false, bytes);
-            }
+            self.touch_subject(name);
+        }
+    }
+
+    fn touch_subject(&mut self, name: &str) {
+        if let Some(subject) = self.subjects.get(name) {
+            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
+            self.touch_weighing(key, false, bytes);
         }
     }
 
@@ -198,7 +193,8 @@ impl Ledger {
         })
     }
 
-    /// Moves what a row adds to the accounts of its charge set.
+    /// Moves what a row adds to the accounts of its charge set: its own, which need not be that of whoever
+    /// takes its name.
     pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
         let names = charge_set(stake.subject, stake.also);
         for (name, recorded) in names.into_iter().zip(stake.incarnations) {
@@ -236,6 +232,9 @@ impl Ledger {
                 if let Some(second) = ends {
                     account.ends.add(second, ending);
                 }
+            }
+            if !stake.amounts.is_empty() {
+                self.touch_subject(name);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::amount::ACCOUNT_MAX;
 use crate::period::write_duration;
-use crate::time::Timestamp;
+use crate::time::{SECOND_NS, Timestamp};
 
 /// Longest interval of a rate.
 pub const INTERVAL_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -45,6 +45,14 @@ impl fmt::Display for Rate {
 
 /// Most changes of a default's rate that are told apart.
 const BEFORE_MAX: usize = 8;
+
+/// A duration of so many nanoseconds; facts may owe more of them than 64 bits hold.
+fn of_nanos(nanos: i128) -> Duration {
+    const SECOND: u128 = SECOND_NS.unsigned_abs() as u128;
+    let nanos = nanos.max(0).unsigned_abs();
+    let seconds = u64::try_from(nanos / SECOND).unwrap_or(u64::MAX);
+    Duration::new(seconds, u32::try_from(nanos % SECOND).unwrap_or_default())
+}
 
 /// How buckets were refilled until a rate was changed. A bucket that was not looked at since is refilled by it
 /// for the time until then: neither is the past refilled at the new rate, nor is what was refilled taken back.
@@ -192,8 +200,7 @@ impl Fill {
         if amount > self.bucket || self.limit == 0 {
             return None;
         }
-        let nanos = div_up(beyond, i128::from(self.limit));
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
+        Some(of_nanos(div_up(beyond, i128::from(self.limit))))
     }
 
     /// The bucket after `amount` is taken at `now`. One that refuses nobody (`brim`) owes no more than it

@@ -72,7 +72,7 @@ pub struct Resource {
 }
 
 /// All resources, by key.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resources(BTreeMap<ResourceKey, Arc<Resource>>);
 
 impl Default for Resources {

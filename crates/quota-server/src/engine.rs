@@ -98,6 +98,17 @@ impl Driver {
     pub fn step(&mut self) {
         self.0.turn(Duration::ZERO);
     }
+
+    /// Does what is left to do after [`Engine::drain`], and ends.
+    pub fn finish(mut self) {
+        while self.0.turn(Duration::ZERO) {}
+        self.0.seal();
+    }
+
+    /// The sequence that the next batch gets: all before are durable.
+    pub fn next_sequence(&self) -> u64 {
+        self.0.next_sequence()
+    }
 }
 
 /// What the writer and its callers share.

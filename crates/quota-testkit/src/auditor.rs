@@ -31,6 +31,19 @@ struct Kept {
     refusal: bool,
 }
 
+/// A row, as callers name it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The subject.
+    pub subject: String,
+    /// The further subjects, parted by commas.
+    pub also: String,
+    /// The id; empty for the anonymous one.
+    pub id: String,
+    /// Keys of what it has.
+    pub resources: Vec<String>,
+}
+
 /// Keeps quotas by the contract, slowly.
 #[derive(Clone, Debug)]
 pub struct Auditor {
@@ -39,6 +52,8 @@ pub struct Auditor {
     kept: Vec<Kept>,
     /// First pairs with the instant up to which they may have forgotten something.
     forgotten: Vec<(String, i128)>,
+    /// The same for all: the clock went forward without time going by, so ages say nothing about before.
+    jumped: i128,
 }
 
 /// What came of a call: its text, whether it is a refusal, and whether it answers at all.
@@ -83,12 +98,23 @@ impl Auditor {
             bounds,
             kept: Vec::new(),
             forgotten: Vec::new(),
+            jumped: i128::MIN,
         }
+    }
+
+    /// The clock was set forward by whoever started the server.
+    pub fn jumped(&mut self, to: Timestamp) {
+        self.jumped = i128::from(to.nanos());
     }
 
     /// Sets the time; it never goes back.
     pub fn set_now(&mut self, now: Timestamp) {
         self.book.now = self.book.now.max(i128::from(now.nanos()));
+    }
+
+    /// The server goes on at `now`: not before its last decision, but perhaps before what it last said.
+    pub fn restarted_at(&mut self, now: Timestamp) {
+        self.book.now = i128::from(now.nanos());
     }
 
     /// Names of all subjects.
@@ -103,6 +129,34 @@ impl Auditor {
             number(self.book.used(subject, resource)),
             number(self.book.held(subject, resource)),
         )
+    }
+
+    /// The most of a resource that a charge of a subject and more would be granted now.
+    pub fn room(&self, subject: &str, also: &[String], resource: &str) -> i64 {
+        let room = self.book.room(&Book::set(subject, also), resource);
+        i64::try_from(room).unwrap_or(i64::MAX)
+    }
+
+    /// Keys of all resources.
+    pub fn resources(&self) -> Vec<String> {
+        let keys = self.book.resources.iter();
+        keys.map(|resource| resource.key.clone()).collect()
+    }
+
+    /// Every live allocation, or every live hold.
+    pub fn rows(&self, held: bool) -> Vec<Known> {
+        let rows = self.book.rows.iter().filter(|row| row.held == held);
+        let live = rows.filter(|row| match held {
+            true => self.book.is_alive(row) && row.is_live_hold(self.book.now),
+            false => self.book.is_there(row),
+        });
+        live.map(|row| Known {
+            subject: row.subject.clone(),
+            also: row.also.join(","),
+            id: row.id.clone().unwrap_or_default(),
+            resources: row.amounts.iter().map(|(key, _)| key.clone()).collect(),
+        })
+        .collect()
     }
 
     /// How many answers are kept.
@@ -127,9 +181,8 @@ impl Auditor {
             }
             let tried = call.age().map(|age| self.book.now - age.as_nanos() as i128);
             let since = self.forgotten.iter().find(|(have, _)| *have == lane);
-            if let (Some(tried), Some((_, since))) = (tried, since)
-                && tried <= *since
-            {
+            let since = since.map_or(i128::MIN, |(_, since)| *since);
+            if tried.is_some_and(|tried| tried <= since.max(self.jumped)) {
                 return "error OUTCOME_FORGOTTEN".to_owned();
             }
         }
@@ -143,6 +196,12 @@ impl Auditor {
         };
         if call.has("dry") {
             return text;
+        }
+        let offset = call.option("offset").map(|text| text.parse::<i128>());
+        if let Some(Ok(offset)) = offset
+            && offset > 0
+        {
+            self.jumped = self.book.now + offset;
         }
         if op.is_some() || !refusal {
             self.book.revision += 1;
@@ -213,7 +272,7 @@ impl World for Auditor {
 fn lane(call: &Call) -> String {
     let place = match (call.members.first(), call.verb.as_str()) {
         (Some(first), _) => &first.place,
-        (_, "resource" | "unresource") => return "system".to_owned(),
+        (_, "resource" | "unresource" | "accept-clock") => return "system".to_owned(),
         _ => &call.place,
     };
     let pair: Vec<&str> = place.split('/').take(2).collect();

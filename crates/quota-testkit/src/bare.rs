@@ -1,9 +1,10 @@
 //! The first boundary: scripts on a bare ledger, every event checked against the invariants.
 
+mod reply;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_core::Ledger;
 use quota_core::allocation::AllocationKey;
 use quota_core::amount::Limit;
 use quota_core::charge::{canonical_also, charge_set};
@@ -15,16 +16,18 @@ use quota_core::command::{
 use quota_core::decide::{Use, check_use, may_be};
 use quota_core::hold::{End, HoldKey, TTL_DEFAULT};
 use quota_core::invariants;
+use quota_core::ledger::AutoCreate;
 use quota_core::name::{Id, NameError, OperationId, ResourceKey, SubjectName};
-use quota_core::outcome::{Answer, Reply};
 use quota_core::quota::{Enforcement, Origin, State, Target, default_id};
 use quota_core::rate::Rate;
-use quota_core::rejection::Rejection;
-use quota_core::resource::{Kind, WithoutQuota};
+use quota_core::resource::{Kind, Resources, WithoutQuota};
 use quota_core::time::Timestamp;
-use quota_core::verdict::{Decision, Finding, Headroom, Mode, Reason, Verdict};
+use quota_core::verdict::{Mode, Verdict};
+use quota_core::{Bounds, Ledger};
 
 use crate::script::{self, Call, Script, World};
+pub use reply::reply;
+use reply::shown;
 
 /// Where scripts begin: an instant in 2026.
 pub const BEGINNING: Timestamp = Timestamp::from_nanos(1_790_000_000_000_000_000);
@@ -41,8 +44,13 @@ pub struct BareLedger {
 impl BareLedger {
     /// A new ledger for a script.
     pub fn new(script: &Script) -> Self {
+        Self::with_bounds(script.bounds)
+    }
+
+    /// The same with these bounds.
+    pub fn with_bounds(bounds: Bounds) -> Self {
         Self {
-            ledger: Ledger::new(script.bounds, BEGINNING),
+            ledger: Ledger::new(bounds, BEGINNING),
             now: BEGINNING,
             made: 0,
         }
@@ -85,26 +93,62 @@ impl World for BareLedger {
 
 /// What a check answers.
 pub fn check(ledger: &Ledger, call: &Call, now: Timestamp) -> String {
+    let known = |name: &str| ledger.subject(name).is_some();
+    let evaluate = |question: &Question| {
+        let names = charge_set(&question.subject, &question.also);
+        ledger
+            .scene(question.subject.as_str(), &names, now)
+            .evaluate(&question.amounts, question.mode)
+    };
+    check_over(
+        call,
+        ledger.resources(),
+        ledger.bounds().auto_create,
+        known,
+        evaluate,
+    )
+}
+
+/// What a check asks.
+pub struct Question {
+    /// The subject.
+    pub subject: SubjectName,
+    /// The further subjects.
+    pub also: Vec<SubjectName>,
+    /// The amounts.
+    pub amounts: Amounts,
+    /// The mode.
+    pub mode: Mode,
+}
+
+/// What a check answers over any state: its resources, its subjects and its evaluation.
+pub fn check_over(
+    call: &Call,
+    resources: &Resources,
+    auto_create: AutoCreate,
+    known: impl Fn(&str) -> bool,
+    evaluate: impl FnOnce(&Question) -> Verdict,
+) -> String {
     let read = || -> Result<_, NameError> {
         let subject = SubjectName::parse(&call.place)?;
-        let also = also(call, &subject)?;
-        Ok((subject, also, amounts(call)?))
+        Ok(Question {
+            also: also(call, &subject)?,
+            subject,
+            amounts: amounts(call)?,
+            mode: mode(call),
+        })
     };
-    let Ok((subject, also, amounts)) = read() else {
+    let Ok(question) = read() else {
         return "error INVALID_FIELDS".into();
     };
-    if !check_use(ledger.resources(), &amounts, Use::Check).is_empty() {
+    if !check_use(resources, &question.amounts, Use::Check).is_empty() {
         return "error INVALID_FIELDS".into();
     }
-    let named = std::iter::once(&subject).chain(&also);
-    let known = |name: &str| ledger.subject(name).is_some();
-    if may_be(ledger.bounds().auto_create, named, known).is_some() {
+    let named = std::iter::once(&question.subject).chain(&question.also);
+    if may_be(auto_create, named, known).is_some() {
         return "error SUBJECT_UNKNOWN".into();
     }
-    let names = charge_set(&subject, &also);
-    let verdict = ledger
-        .scene(subject.as_str(), &names, now)
-        .evaluate(&amounts, mode(call));
+    let verdict = evaluate(&question);
     let text = script::verdict(call, &shown(&verdict, false));
     match verdict.unbounded.is_empty() {
         true => text,
@@ -318,6 +362,11 @@ fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
                 force: call.has("force"),
             })
         }
+        "accept-clock" => Action::AcceptClock {
+            offset_ns: call
+                .option("offset")
+                .map_or(0, |text| text.parse().expect("nanoseconds")),
+        },
         other => panic!("no call is named {other}"),
     })
 }
@@ -454,167 +503,4 @@ pub fn allocation_key(call: &Call) -> AllocationKey {
     let also = also(call, &subject).expect("subjects");
     let id = call.option("id").map(|id| Id::parse(id).expect("an id"));
     AllocationKey::new(&subject, id.as_ref(), &also)
-}
-
-/// A reply in the words of scripts.
-pub fn reply(call: &Call, reply: Result<Reply, Rejection>) -> String {
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(rejection) => return format!("error {}", reason(&rejection)),
-    };
-    answer(call, &reply.outcome.answer, reply.replayed)
-}
-
-fn answer(call: &Call, answered: &Answer, replayed: bool) -> String {
-    let texts = |amounts: &[(ResourceKey, i64)]| -> Vec<(String, i64)> {
-        amounts.iter().map(|(k, n)| (k.to_string(), *n)).collect()
-    };
-    let suffix = if replayed { " replayed" } else { "" };
-    match answered {
-        Answer::Charged { verdict, .. } => script::verdict(call, &shown(verdict, replayed)),
-        Answer::Reserved { verdict, .. } => {
-            let text = script::verdict(call, &shown(verdict, replayed));
-            text.replacen("granted", "held", 1)
-        }
-        Answer::Committed { verdict, .. } => {
-            let text = script::verdict(call, &shown(verdict, replayed));
-            text.replacen("granted", "committed", 1)
-        }
-        Answer::Hold(hold) => match hold.ended {
-            Some((end, _)) => format!("{}{suffix}", end.name()),
-            None => format!("renewed{suffix}"),
-        },
-        Answer::Renewed { renewed, missing } => {
-            format!(
-                "renewed {} missing {}{suffix}",
-                renewed.len(),
-                missing.len()
-            )
-        }
-        Answer::Linked(members) => {
-            let decisions = members.iter().filter_map(|member| match member {
-                Answer::Charged { verdict, .. } => Some(verdict.decision),
-                _ => None,
-            });
-            let strongest = decisions.min().map_or("granted", word);
-            let members = call.members.iter().zip(members);
-            let texts: Vec<String> = members
-                .map(|(member, answered)| answer(member, answered, false))
-                .collect();
-            format!("{strongest} [{}]{suffix}", texts.join("; "))
-        }
-        Answer::Released {
-            amounts,
-            allocation,
-        } => {
-            let left = allocation.as_ref().map(|left| texts(&left.amounts));
-            script::released(&texts(amounts), left.as_deref(), replayed)
-        }
-        Answer::ReleasedMatching { released, more, .. } => {
-            let more = if *more { " more" } else { "" };
-            format!("released {released} allocations{more}{suffix}")
-        }
-        Answer::Subject(_) | Answer::Resource(_) => format!("set{suffix}"),
-        Answer::Quotas(quotas) => {
-            let warned = quotas.iter().any(|quota| !quota.warnings.is_empty());
-            let warned = if warned { " warned" } else { "" };
-            format!("set{warned}{suffix}")
-        }
-        Answer::Corrected(counts) => {
-            let counts: Vec<String> = counts.iter().map(|(_, _, n)| n.to_string()).collect();
-            format!("was {}{suffix}", counts.join(" "))
-        }
-        Answer::ClockAccepted { .. } => format!("accepted{suffix}"),
-        Answer::Undecided => "undecided".into(),
-        Answer::Deleted => format!("deleted{suffix}"),
-    }
-}
-
-fn word(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Granted => "granted",
-        Decision::Partial => "partial",
-        Decision::Delayed => "delayed",
-        Decision::Denied => "denied",
-    }
-}
-
-fn shown(verdict: &Verdict, replayed: bool) -> script::Verdict<'_> {
-    script::Verdict {
-        decision: word(verdict.decision),
-        delay: (verdict.decision == Decision::Delayed).then_some(verdict.delay),
-        partial: verdict.partial,
-        refusals: findings(&verdict.refusals),
-        exceeded: findings(&verdict.exceeded),
-        warnings: findings(&verdict.warnings),
-        shadows: findings(&verdict.shadows),
-        near: headroom(&verdict.near),
-        tightest: headroom(&verdict.tightest),
-        replayed,
-    }
-}
-
-fn headroom(all: &[Headroom]) -> Vec<script::Headroom<'_>> {
-    all.iter()
-        .map(|head| script::Headroom {
-            resource: head.resource.as_str(),
-            subject: head.subject.as_str(),
-            quota: head.quota.as_str(),
-            taken: head.taken,
-            limit: head.limit,
-        })
-        .collect()
-}
-
-fn findings(findings: &[Finding]) -> Vec<script::Finding<'_>> {
-    findings
-        .iter()
-        .map(|finding| script::Finding {
-            reason: match finding.reason {
-                Reason::Limit => "LIMIT",
-                Reason::Rate => "RATE",
-                Reason::PeriodExhausted => "PERIOD_EXHAUSTED",
-                Reason::TooLarge => "TOO_LARGE",
-                Reason::NoQuota => "NO_QUOTA",
-                Reason::Suspended => "SUSPENDED",
-            },
-            resource: finding.resource.as_str(),
-            subject: finding.subject.as_str(),
-            quota: finding.quota.as_ref().map_or("", Id::as_str),
-            taken: finding.used + finding.held,
-            requested: finding.requested,
-            limit: finding
-                .limit
-                .map(|limit| limit.to_string())
-                .unwrap_or_default(),
-            retry: finding.retry,
-        })
-        .collect()
-}
-
-/// The reason that the wire gives for a rejection; written here a second time, so that a wrong one there
-/// fails.
-fn reason(rejection: &Rejection) -> &'static str {
-    match rejection {
-        Rejection::Invalid(_) => "INVALID_FIELDS",
-        Rejection::SubjectUnknown(_) | Rejection::NoSubject(_) => "SUBJECT_UNKNOWN",
-        Rejection::AllocationUnknown(_) => "ALLOCATION_UNKNOWN",
-        Rejection::HoldUnknown(_) => "HOLD_UNKNOWN",
-        Rejection::HoldEnded { .. } => "HOLD_ENDED",
-        Rejection::HoldTooSmall { .. } => "HOLD_TOO_SMALL",
-        Rejection::SubjectInUse { .. } => "SUBJECT_IN_USE",
-        Rejection::CorrectionTooLarge { .. } => "CORRECTION_TOO_LARGE",
-        Rejection::Member { rejection, .. } => reason(rejection),
-        Rejection::QuotaUnknown { .. } => "QUOTA_UNKNOWN",
-        Rejection::ResourceUnknown(_) => "RESOURCE_UNKNOWN",
-        Rejection::Exists(_) => "EXISTS",
-        Rejection::OperationIdReused(_) => "OPERATION_ID_REUSED",
-        Rejection::ReleaseTooLarge { .. } => "RELEASE_TOO_LARGE",
-        Rejection::ForceNeeded(_) => "FORCE_NEEDED",
-        Rejection::OutcomeForgotten { .. } => "OUTCOME_FORGOTTEN",
-        Rejection::ResourceInUse { .. } => "RESOURCE_IN_USE",
-        Rejection::EtagMismatch { .. } => "ETAG_MISMATCH",
-        Rejection::GenerationMismatch { .. } => "GENERATION_MISMATCH",
-        Rejection::Capacity { .. } => "CAPACITY",
-    }
 }

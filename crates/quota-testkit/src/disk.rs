@@ -73,6 +73,11 @@ impl TestDisk {
         self.0.state.lock().calls_left = Some(calls);
     }
 
+    /// The power stays after all.
+    pub fn keep_power(&self) {
+        self.0.state.lock().calls_left = None;
+    }
+
     /// Another disk with the same content, all of it durable.
     pub fn copy(&self) -> Self {
         let state = self.0.state.lock();
@@ -105,6 +110,11 @@ impl TestDisk {
     /// Something happens while the next sync is under way.
     pub fn during_sync(&self, happens: impl FnOnce() + Send + 'static) {
         *self.0.during.lock() = Some(Box::new(happens));
+    }
+
+    /// Names of all files, without a call.
+    pub fn names(&self) -> Vec<String> {
+        self.0.state.lock().names.keys().cloned().collect()
     }
 
     /// Number of calls so far.

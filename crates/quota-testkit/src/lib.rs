@@ -11,4 +11,5 @@ pub mod bare;
 pub mod disk;
 pub mod rows;
 pub mod script;
+pub mod sim;
 pub mod workload;

@@ -12,6 +12,7 @@
 //! with `with key=value …` for the bounds of its ledger. The same text runs at every boundary.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub struct Line {
 }
 
 /// A call, as far as it is understood at every boundary.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Call {
     /// What to do.
     pub verb: String,
@@ -69,7 +70,38 @@ pub trait World {
     fn now(&self) -> Timestamp;
 }
 
+impl fmt::Display for Call {
+    /// As it is written in a script.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.verb == "linked" {
+            let mut steps: Vec<String> = self.members.iter().map(Self::to_string).collect();
+            steps.extend(
+                self.options
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}")),
+            );
+            return write!(f, "linked {}", steps.join(" ; "));
+        }
+        write!(f, "{} {}", self.verb, self.place)?;
+        for (resource, amount) in &self.amounts {
+            write!(f, " {resource}")?;
+            if !amount.is_empty() {
+                write!(f, " {amount}")?;
+            }
+        }
+        for (key, value) in &self.options {
+            write!(f, " {key}={value}")?;
+        }
+        self.flags.iter().try_for_each(|flag| write!(f, " {flag}"))
+    }
+}
+
 impl Call {
+    /// Reads a call as it is written in a script. A malformed one stops the test.
+    pub fn parse(text: &str) -> Self {
+        parse_call(text)
+    }
+
     /// An option.
     pub fn option(&self, key: &str) -> Option<&str> {
         self.options.get(key).map(String::as_str)
@@ -166,7 +198,8 @@ pub fn all() -> Vec<Script> {
     paths.iter().map(script).collect()
 }
 
-fn bounds(settings: &str) -> Bounds {
+/// Reads the bounds behind `with`.
+pub fn bounds(settings: &str) -> Bounds {
     let mut bounds = Bounds::default();
     for setting in settings.split_whitespace() {
         let (key, value) = setting.split_once('=').expect("a bound is key=value");

@@ -25,8 +25,10 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
 }
 
 pub(super) fn duration(length: Duration) -> prost_types::Duration {
+    // The longest that the type may say: about 10,000 years.
+    const SECONDS_MAX: u64 = 315_576_000_000;
     prost_types::Duration {
-        seconds: i64::try_from(length.as_secs()).unwrap_or(i64::MAX),
+        seconds: i64::try_from(length.as_secs().min(SECONDS_MAX)).unwrap_or(i64::MAX),
         nanos: i32::try_from(length.subsec_nanos()).unwrap_or_default(),
     }
 }

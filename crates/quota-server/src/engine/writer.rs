@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quota_core::Ledger;
 use quota_core::command::Command;
-use quota_core::event::Event;
+use quota_core::event::{Change, Event};
 use quota_core::record::Image;
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_store::applier::{Applier, Progress};
@@ -135,6 +135,10 @@ impl Writer {
         true
     }
 
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.journal.next_sequence()
+    }
+
     fn patience(&self) -> Duration {
         match self.breaker.is_open() {
             true => super::breaker::WAIT_MIN / 2,
@@ -222,6 +226,12 @@ impl Writer {
         for event in &events {
             self.ledger.absorb(event);
             group.bytes = group.bytes.saturating_add(event.weight());
+            if let Change::ClockAccepted { offset_ns, .. } = event.change {
+                // Now, so that the batch with the event also bears the clock that was accepted: both are
+                // durable, or neither is.
+                self.shared.clock.accept();
+                warn!(offset_ns, "the wall clock was accepted");
+            }
         }
         group.events.extend(events);
     }
@@ -446,7 +456,7 @@ impl Writer {
 
     /// A last, empty batch says that the one before it was durable: after a clean stop, damage to the end
     /// of the journal cannot pass for a torn write.
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         if self.failed.is_some() {
             self.breaker = Breaker::default();
             if let Some(written) = self.failed.take()

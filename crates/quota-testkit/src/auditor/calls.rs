@@ -38,6 +38,7 @@ impl Book {
             "unquota" => plain(self.delete_rule(call)),
             "reset" => plain(self.reset(call)),
             "correct" => plain(self.correct(call)),
+            "accept-clock" => plain(Ok("accepted".to_owned())),
             other => panic!("no call is named {other}"),
         }
     }
@@ -74,10 +75,8 @@ impl Book {
         let kept = self.of_kinds(&granted, &[Kind::Allocation, Kind::Concurrency]);
         match at {
             Some(at) => {
-                let generation = self.revision + 1;
-                let row = &mut self.rows[at];
-                row.amounts = sum(&row.amounts, &kept);
-                row.generation = generation;
+                let after = sum(&self.rows[at].amounts, &kept);
+                self.set_amounts(at, after);
             }
             None if kept.is_empty() => {}
             None => {
@@ -183,7 +182,9 @@ impl Book {
                 .iter()
                 .all(|(key, value)| row.labels.get(key) == Some(value));
             if within && bears && !row.held && self.is_there(row) {
-                let id = row.id.clone().unwrap_or_default();
+                // Those without an id come after digits and before letters, by whom else they charge.
+                let id = row.id.clone();
+                let id = id.unwrap_or_else(|| format!("?{}", row.also.join(",")));
                 found.push((format!("{}/allocations/{id}", row.subject), at));
             }
         }
@@ -440,7 +441,7 @@ impl Book {
     }
 
     /// Whether an allocation is there: alive, and with something that its time has not ended.
-    fn is_there(&self, row: &Row) -> bool {
+    pub(super) fn is_there(&self, row: &Row) -> bool {
         let stays = |(key, _): &(String, i128)| {
             !row.is_over(self.now) || self.kind(key) != Kind::Concurrency
         };
@@ -473,6 +474,9 @@ impl Book {
         let ends = amounts
             .iter()
             .any(|(key, _)| self.kind(key) == Kind::Concurrency);
+        for (key, _) in &amounts {
+            self.note_charged("system", key);
+        }
         let generation = self.revision + 1;
         let row = &mut self.rows[at];
         row.generation = generation;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::book::{ACCOUNTS_MOST, Book, Kind};
+use super::calendar::SECOND;
 use super::rules::Rule;
 use crate::script::{self, Call};
 
@@ -97,7 +98,8 @@ fn number(n: i128) -> i64 {
 }
 
 fn duration(ns: i128) -> Duration {
-    Duration::from_nanos(u64::try_from(ns).unwrap())
+    let seconds = u64::try_from(ns / SECOND).unwrap();
+    Duration::new(seconds, u32::try_from(ns % SECOND).unwrap())
 }
 
 fn found(all: &[Found]) -> Vec<script::Finding<'_>> {
@@ -312,7 +314,7 @@ impl Book {
     }
 
     /// What fits everywhere without waiting.
-    fn room(&self, set: &[String], resource: &str) -> i128 {
+    pub(super) fn room(&self, set: &[String], resource: &str) -> i128 {
         let mut room = i128::from(i64::MAX);
         for name in set {
             if let Some(most) = self.most_of_account(name, resource) {

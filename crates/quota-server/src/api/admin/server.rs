@@ -10,9 +10,6 @@ use crate::api::from_proto::{Caller, Reader};
 use crate::api::{execute, status, to_proto, unexpected};
 use crate::clock::{Clock, ClockState};
 
-/// Two looks at the same step differ by less, in nanoseconds: the time between an attempt and its retry.
-const SAME_STEP_NS: u64 = 60_000_000_000;
-
 impl Admin {
     pub(super) async fn accept_clock(
         &self,
@@ -28,17 +25,11 @@ impl Admin {
         let action = Action::AcceptClock {
             offset_ns: clock.state().offset_ns,
         };
-        // First on record, then in force: what is forgotten in between is asked for again.
+        // The writer makes the record and the accepted clock durable together.
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
-        let Answer::ClockAccepted { offset_ns } = &reply.outcome.answer else {
+        let Answer::ClockAccepted { .. } = &reply.outcome.answer else {
             return Err(unexpected(&reply.outcome.answer));
         };
-        // A retry of one that was recorded and came to nothing, but not an old one when there is another step.
-        let same = clock.state().offset_ns.abs_diff(*offset_ns) <= SAME_STEP_NS;
-        if !reply.replayed || same {
-            let before = clock.accept();
-            tracing::warn!(offset_ns = before.offset_ns, "the wall clock was accepted");
-        }
         Ok(v1::AcceptClockResponse {
             previous: Some(previous),
             clock: Some(clock_info(clock, clock.state())),

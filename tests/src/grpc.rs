@@ -106,22 +106,9 @@ impl GrpcWorld {
 
 impl World for GrpcWorld {
     fn call(&mut self, call: &Call) -> String {
-        match self
-            .server
-            .runtime
-            .block_on(over_grpc(&self.client, call, self.store.clock.now()))
-        {
-            Ok(text) => text,
-            Err(error) => match error.reason {
-                Some(reason) => {
-                    format!(
-                        "error {}",
-                        reason.as_str_name().trim_start_matches("ERROR_REASON_")
-                    )
-                }
-                None => format!("error without a reason: {error:?}"),
-            },
-        }
+        let now = self.store.clock.now();
+        let asked = self.server.runtime.block_on(ask(&self.client, call, now));
+        asked.unwrap_or_else(|error| refused(&error))
     }
 
     fn advance(&mut self, by: Duration) {
@@ -133,7 +120,19 @@ impl World for GrpcWorld {
     }
 }
 
-async fn over_grpc(client: &Client, call: &Call, now: Timestamp) -> Result<String, Error> {
+/// An error in the words of scripts.
+pub fn refused(error: &Error) -> String {
+    match error.reason {
+        Some(reason) => {
+            let name = reason.as_str_name();
+            format!("error {}", name.trim_start_matches("ERROR_REASON_"))
+        }
+        None => format!("error without a reason: {error:?}"),
+    }
+}
+
+/// Asks over gRPC; the answer in the words of scripts.
+pub async fn ask(client: &Client, call: &Call, now: Timestamp) -> Result<String, Error> {
     Ok(match call.verb.as_str() {
         "consume" => {
             let a = client.consume(consume(call)).await?;
@@ -182,21 +181,23 @@ async fn over_grpc(client: &Client, call: &Call, now: Timestamp) -> Result<Strin
 }
 
 async fn check(client: &Client, call: &Call) -> Result<String, Error> {
+    let text = check_at(client, call, false).await?;
+    // Nothing else happens here, so the writer's instant is the views'.
+    assert_eq!(check_at(client, call, true).await?, text);
+    Ok(text)
+}
+
+/// A check; `consistent` asks for one instant over all accounts.
+pub async fn check_at(client: &Client, call: &Call, consistent: bool) -> Result<String, Error> {
     let request = v1::CheckRequest {
         subject: call.place.clone(),
         also: call.list("also"),
         amounts: amounts(call),
         mode: mode(call),
         minimum: minimum(call),
-        consistent: false,
-    };
-    let consistent = v1::CheckRequest {
-        consistent: true,
-        ..request.clone()
+        consistent,
     };
     let a = client.check(request).await?;
-    // Nothing else happens here, so the writer's instant is the views'.
-    assert_eq!(client.check(consistent).await?.verdict, a.verdict);
     let text = verdict(call, a.verdict.as_ref(), false);
     let unbounded = a
         .verdict

@@ -11,6 +11,7 @@ mod holds;
 mod judge;
 mod rules;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use quota_core::Bounds;
@@ -157,6 +158,18 @@ impl Auditor {
             resources: row.amounts.iter().map(|(key, _)| key.clone()).collect(),
         })
         .collect()
+    }
+
+    /// What tells two states apart that time and answers do not change: subjects, rows and counts.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let subjects: Vec<&String> = self.book.subjects.keys().collect();
+        subjects.hash(&mut hasher);
+        let mut rows: Vec<String> = self.book.rows.iter().map(book::Row::shown).collect();
+        rows.sort();
+        rows.hash(&mut hasher);
+        self.book.entries.len().hash(&mut hasher);
+        hasher.finish()
     }
 
     /// How many answers are kept.

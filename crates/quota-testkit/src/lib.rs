@@ -9,6 +9,7 @@
 pub mod auditor;
 pub mod bare;
 pub mod disk;
+pub mod linear;
 pub mod rows;
 pub mod script;
 pub mod sim;

@@ -118,6 +118,21 @@ impl Row {
         }
     }
 
+    /// All of it but its generation, which only says in which order things happened.
+    pub(super) fn shown(&self) -> String {
+        let Self {
+            subject,
+            also,
+            id,
+            amounts,
+            expires,
+            state,
+            held,
+            ..
+        } = self;
+        format!("{held} {subject} {also:?} {id:?} {amounts:?} {expires:?} {state:?}")
+    }
+
     pub(super) fn is_live_hold(&self, now: i128) -> bool {
         self.held && self.state == State::Live && !self.is_over(now)
     }

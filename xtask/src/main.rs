@@ -12,7 +12,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const HELP: &str = "\
 cargo xtask ci [--no-tests]     fmt, clippy, tidy, generated code, buf where it is installed, tests
 cargo xtask codegen [--check]   generate crates/quota-proto from proto/ (--check: compare only)
-cargo xtask tidy                crate arrows, file sizes, comments in proto/, clauses without a test
+cargo xtask tidy                crate arrows, file sizes, comments in proto/, clauses without a script
 cargo xtask sim [--seed N]      simulated lives with faults, beside the auditor (--seeds, --steps, --soak 1h)
 cargo xtask bench [--quick]     the server beside an empty service, as ratios (--quick: under two minutes)
 ";

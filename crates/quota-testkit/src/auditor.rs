@@ -9,6 +9,7 @@ mod calendar;
 mod calls;
 mod holds;
 mod judge;
+mod names;
 mod rules;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -265,6 +266,9 @@ impl Auditor {
 
 impl World for Auditor {
     fn call(&mut self, call: &Call) -> String {
+        if !names::is_well_formed(call) {
+            return "error INVALID_FIELDS".to_owned();
+        }
         match call.verb.as_str() {
             "used" | "held" | "counted" | "hold" => self.book.read(call),
             "check" => self.book.check(call),

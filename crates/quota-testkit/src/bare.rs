@@ -2,11 +2,12 @@
 
 mod reply;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::allocation::AllocationKey;
-use quota_core::amount::Limit;
+use quota_core::amount::{AMOUNT_MAX, Limit};
 use quota_core::charge::{canonical_also, charge_set};
 use quota_core::command::{
     Action, Amounts, Command, CommitHold, Consume, CorrectUsage, DeleteQuota, Existence, HoldName,
@@ -129,7 +130,7 @@ pub fn check_over(
     known: impl Fn(&str) -> bool,
     evaluate: impl FnOnce(&Question) -> Verdict,
 ) -> String {
-    let read = || -> Result<_, NameError> {
+    let read = || -> Result<_, Malformed> {
         let subject = SubjectName::parse(&call.place)?;
         Ok(Question {
             also: also(call, &subject)?,
@@ -187,8 +188,18 @@ pub fn read(ledger: &Ledger, call: &Call, now: Timestamp) -> String {
     }
 }
 
-/// The command of a call.
-pub fn command(call: &Call, number: u64, now: Timestamp) -> Result<Command, NameError> {
+/// A call that no server would take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed;
+
+impl From<NameError> for Malformed {
+    fn from(_: NameError) -> Self {
+        Self
+    }
+}
+
+/// The command of a call, read as strictly as a server reads it.
+pub fn command(call: &Call, number: u64, now: Timestamp) -> Result<Command, Malformed> {
     let given = call.option("op").is_some();
     let made = format!("made-{number}");
     let operation = Operation {
@@ -205,10 +216,10 @@ pub fn command(call: &Call, number: u64, now: Timestamp) -> Result<Command, Name
     })
 }
 
-fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
+fn action(call: &Call, now: Timestamp) -> Result<Action, Malformed> {
     let ttl = || call.option("ttl").map(script::duration);
     let hold = || {
-        Ok::<_, NameError>(HoldName {
+        Ok::<_, Malformed>(HoldName {
             subject: SubjectName::parse(&call.place)?,
             id: Id::parse(call.option("id").expect("a hold is named"))?,
         })
@@ -240,7 +251,19 @@ fn action(call: &Call, now: Timestamp) -> Result<Action, NameError> {
         }
         "linked" => {
             let members = call.members.iter().map(|member| action(member, now));
-            Action::Linked(members.collect::<Result<_, _>>()?)
+            let members = Action::Linked(members.collect::<Result<_, _>>()?);
+            let pair = |member: &Call| {
+                SubjectName::parse(&member.place).map(|name| name.first_pair().to_owned())
+            };
+            let pairs = call
+                .members
+                .iter()
+                .map(pair)
+                .collect::<Result<BTreeSet<_>, _>>()?;
+            if pairs.len() > 1 {
+                return Err(Malformed);
+            }
+            members
         }
         "renew" => {
             let ids = call.list("ids");
@@ -385,7 +408,7 @@ fn set_quota(
     now: Timestamp,
     existence: Existence,
     etag: String,
-) -> Result<Action, NameError> {
+) -> Result<Action, Malformed> {
     let (resource, limit) = &call.amounts[0];
     let resource = ResourceKey::parse(resource)?;
     let target = Target::parse(&call.place)?;
@@ -481,20 +504,37 @@ fn mode(call: &Call) -> Mode {
     }
 }
 
-fn also(call: &Call, subject: &SubjectName) -> Result<Vec<SubjectName>, NameError> {
-    let names: Result<Vec<SubjectName>, NameError> = call
-        .list("also")
+fn also(call: &Call, subject: &SubjectName) -> Result<Vec<SubjectName>, Malformed> {
+    let names = call.list("also");
+    let names: Vec<SubjectName> = names
         .iter()
         .map(|name| SubjectName::parse(name))
-        .collect();
-    Ok(canonical_also(subject, names?))
+        .collect::<Result<_, _>>()?;
+    let alike = |name: &SubjectName| {
+        name.is_system() || subject.is_system() || name.first_pair() == subject.first_pair()
+    };
+    match names.len() <= 4 && names.iter().all(alike) {
+        true => Ok(canonical_also(subject, names)),
+        false => Err(Malformed),
+    }
 }
 
-fn amounts(call: &Call) -> Result<Amounts, NameError> {
-    call.numbers()
-        .iter()
-        .map(|(key, amount)| Ok((ResourceKey::parse(key)?, *amount)))
-        .collect()
+fn amounts(call: &Call) -> Result<Amounts, Malformed> {
+    let least = match call.verb.as_str() {
+        "resize" | "commit" => 0,
+        "correct" => -AMOUNT_MAX,
+        _ => 1,
+    };
+    let mut read = Amounts::new();
+    for (key, amount) in call.numbers() {
+        let key = ResourceKey::parse(&key)?;
+        let twice = read.iter().any(|(have, _)| *have == key);
+        if twice || !(least..=AMOUNT_MAX).contains(&amount) {
+            return Err(Malformed);
+        }
+        read.push((key, amount));
+    }
+    Ok(read)
 }
 
 /// The key of a call's allocation.

@@ -282,8 +282,12 @@ pub fn duration(text: &str) -> Duration {
     }
 }
 
-/// Reads `none`, `hour`, `3months`, `600s`.
+/// Reads `none`, `hour`, `3months`, `600s`, each with `@2026-01-31` for an anchor.
 pub fn period(text: &str) -> Period {
+    let (text, anchor) = match text.split_once('@') {
+        Some((text, anchor)) => (text, Some(date(anchor))),
+        None => (text, None),
+    };
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -295,9 +299,26 @@ pub fn period(text: &str) -> Period {
         "week" | "weeks" => Unit::Week,
         "month" | "months" => Unit::Month,
         "year" | "years" => Unit::Year,
-        _ => return Period::new(Unit::Fixed(duration(text)), 1, None),
+        _ => return Period::new(Unit::Fixed(duration(text)), 1, anchor),
     };
-    Period::new(unit, count.parse().unwrap_or(1), None)
+    Period::new(unit, count.parse().unwrap_or(1), anchor)
+}
+
+/// Reads `2026-01-31`, the beginning of that day.
+fn date(text: &str) -> Timestamp {
+    let parts: Vec<i64> = text
+        .split('-')
+        .map(|n| n.parse().expect("a date"))
+        .collect();
+    let (year, month, day) = (parts[0], parts[1], parts[2]);
+    // Days since 1 March of the year 0, whose years end with their leap day.
+    let (year, month) = if month < 3 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    Timestamp::from_nanos((days - 719_468) * 24 * 3600 * 1_000_000_000)
 }
 
 /// How far to advance: a duration, or `next-hour`, `next-day`, `next-month` …

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quota_client::ProtoDuration;
 use quota_client::v1;
+use quota_client::{ProtoDuration, Timestamp as ProtoTimestamp};
 use quota_core::period::Unit;
 use quota_testkit::script::{self, Call};
 
@@ -101,7 +101,10 @@ pub(super) fn period(text: &str) -> v1::Period {
     v1::Period {
         unit: unit.into(),
         count: period.count() as i32,
-        anchor_time: None,
+        anchor_time: text.contains('@').then(|| ProtoTimestamp {
+            seconds: period.anchor().nanos() / 1_000_000_000,
+            nanos: 0,
+        }),
         length,
         time_zone: String::new(),
     }

@@ -351,7 +351,10 @@ fn rule_id(call: &Call, resource: &str) -> Option<String> {
 /// C4.2: after the resource, its period or its rate's interval.
 fn default_id(call: &Call, resource: &str) -> String {
     match (call.option("period"), call.option("rate")) {
-        (Some(period), _) if period != "none" => format!("{resource}.{period}"),
+        (Some(period), _) if period != "none" => {
+            let unit = period.split('@').next().unwrap_or_default();
+            format!("{resource}.{unit}")
+        }
         (_, Some(rate)) => {
             let seconds = script::duration(rate).as_secs_f64();
             format!("{resource}.{seconds}s")

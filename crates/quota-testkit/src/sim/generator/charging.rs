@@ -193,7 +193,10 @@ impl Generator {
         if self.chance(40) {
             for resource in &row.resources {
                 if stays(resource) || self.chance(5) {
-                    let have = auditor.account(&row.subject, resource).0.max(1);
+                    let have = auditor
+                        .account(&row.subject, resource)
+                        .0
+                        .clamp(1, (1 << 53) - 1);
                     let amount = match self.random.u8(..4) {
                         0 => have,
                         _ => self.random.i64(1..=have.min(30)),

@@ -20,7 +20,7 @@ use quota_core::time::Timestamp;
 
 use crate::bare::BEGINNING;
 use crate::script::{Call, Script, World, content};
-use book::{Book, Kind, Resource, Subject};
+use book::{Book, Kind, Resource, State, Subject};
 
 /// An answer that is kept.
 #[derive(Clone, Debug)]
@@ -145,14 +145,22 @@ impl Auditor {
         keys.map(|resource| resource.key.clone()).collect()
     }
 
-    /// Every live allocation, or every live hold.
-    pub fn rows(&self, held: bool) -> Vec<Known> {
-        let rows = self.book.rows.iter().filter(|row| row.held == held);
-        let live = rows.filter(|row| match held {
-            true => self.book.is_alive(row) && row.is_live_hold(self.book.now),
-            false => self.book.is_there(row),
-        });
-        live.map(|row| Known {
+    /// Every live allocation.
+    pub fn allocations(&self) -> Vec<Known> {
+        self.known(|row| !row.held && self.book.is_there(row))
+    }
+
+    /// Every hold that nobody has ended; `over` says whether its time has.
+    pub fn holds(&self, over: bool) -> Vec<Known> {
+        self.known(|row| {
+            let open = row.held && row.state == State::Live && self.book.is_alive(row);
+            open && row.is_over(self.book.now) == over
+        })
+    }
+
+    fn known(&self, wanted: impl Fn(&book::Row) -> bool) -> Vec<Known> {
+        let rows = self.book.rows.iter().filter(|row| wanted(row));
+        rows.map(|row| Known {
             subject: row.subject.clone(),
             also: row.also.join(","),
             id: row.id.clone().unwrap_or_default(),

@@ -133,10 +133,6 @@ impl Row {
         format!("{held} {subject} {also:?} {id:?} {amounts:?} {expires:?} {state:?}")
     }
 
-    pub(super) fn is_live_hold(&self, now: i128) -> bool {
-        self.held && self.state == State::Live && !self.is_over(now)
-    }
-
     pub(super) fn is_over(&self, now: i128) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

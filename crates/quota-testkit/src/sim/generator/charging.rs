@@ -164,7 +164,7 @@ impl Generator {
     /// A row that was asked for, most of the time.
     fn row(&mut self, auditor: &Auditor) -> Known {
         if self.chance(75)
-            && let Some(row) = self.one_of(auditor.rows(false))
+            && let Some(row) = self.one_of(auditor.allocations())
         {
             return row;
         }
@@ -293,10 +293,11 @@ impl Generator {
 
     pub(super) fn hold_name(&mut self, auditor: &Auditor, now: i64) -> Known {
         let age = format!("h{}-", now / HOLDS_STAY);
-        if self.chance(70) {
-            let mut live = auditor.rows(true);
-            live.retain(|hold| hold.id.starts_with(&age));
-            if let Some(hold) = self.one_of(live) {
+        if self.chance(75) {
+            let over = self.chance(30);
+            let mut open = auditor.holds(over);
+            open.retain(|hold| hold.id.starts_with(&age));
+            if let Some(hold) = self.one_of(open) {
                 return hold;
             }
         }
@@ -338,7 +339,7 @@ impl Generator {
             "",
             " late=check",
             " late=record",
-            " late=check",
+            " late=record",
             " late=refuse",
         ]));
         text

@@ -1,5 +1,6 @@
 //! Black-box tests: what they share. The tests themselves are in `tests/`.
 
+pub mod fuzz;
 pub mod grpc;
 pub mod process;
 pub mod sim;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quota_client::ProtoDuration;
 use quota_client::v1::{
     Enforcement, Limit, Period, Quota, QuotaOrigin, QuotaState, Rate, Resource, ResourceKind,
-    Subject, Unlimited, WithoutQuota, limit,
+    Subject, WithoutQuota, limit,
 };
 use serde::{Deserialize, Serialize};
 
@@ -321,7 +321,7 @@ impl QuotaEntry {
         let key = &self.resource;
         let rate = Rate {
             interval,
-            bucket: amount(units, key, self.bucket.as_ref()).await?,
+            bucket: amount(units, &place, key, ("bucket", self.bucket.as_ref())).await?,
             delay_max: duration("delay_max", &self.delay_max)?,
         };
         let given = self.id.clone().unwrap_or_default();
@@ -337,7 +337,7 @@ impl QuotaEntry {
                     id => id,
                 },
             },
-            limit: Some(self.read_limit(units).await?),
+            limit: Some(self.read_limit(units, &place).await?),
             enforcement: named(
                 &place,
                 "enforcement",
@@ -346,7 +346,13 @@ impl QuotaEntry {
                 Enforcement::from_str_name,
             )?
             .into(),
-            max_request: amount(units, key, self.max_request.as_ref()).await?,
+            max_request: amount(
+                units,
+                &place,
+                key,
+                ("max_request", self.max_request.as_ref()),
+            )
+            .await?,
             near_percent: self.near,
             origin: match &self.origin {
                 Some(origin) => named(
@@ -380,23 +386,30 @@ impl QuotaEntry {
         })
     }
 
-    async fn read_limit(&self, units: &mut Units<'_>) -> Result<Limit, Failure> {
-        let limit = match self.limit.text().as_str() {
-            "unlimited" => limit::Limit::Unlimited(Unlimited {}),
-            text => limit::Limit::Value(units.amount(&self.resource, text).await?),
-        };
-        Ok(Limit { limit: Some(limit) })
+    async fn read_limit(&self, units: &mut Units<'_>, place: &str) -> Result<Limit, Failure> {
+        let limit = units.limit(&self.resource, &self.limit.text()).await;
+        limit.map_err(|error| within(place, "limit", error))
     }
 }
 
 async fn amount(
     units: &mut Units<'_>,
+    place: &str,
     key: &str,
-    typed: Option<&Scalar>,
+    (field, typed): (&str, Option<&Scalar>),
 ) -> Result<Option<i64>, Failure> {
-    match typed {
-        Some(typed) => units.amount(key, &typed.text()).await.map(Some),
-        None => Ok(None),
+    let Some(typed) = typed else {
+        return Ok(None);
+    };
+    let read = units.amount(key, &typed.text()).await;
+    read.map(Some).map_err(|error| within(place, field, error))
+}
+
+/// Says where in the file a mistake is.
+fn within(place: &str, field: &str, error: Failure) -> Failure {
+    match error {
+        Failure::Usage(why) => Failure::Usage(format!("{place}: {field}: {why}")),
+        other => other,
     }
 }
 
@@ -517,42 +530,4 @@ pub(crate) fn differences(wanted: &Quota, live: &Quota) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_printed_can_be_read() {
-        let manifest = Manifest {
-            quotas: Some(vec![QuotaEntry {
-                subject: "tiers/freemium/users/*".into(),
-                resource: "api.calls".into(),
-                limit: Scalar::Number(10),
-                period: Some("hour".into()),
-                labels: BTreeMap::from([("a".into(), "yes: # no".into())]),
-                ..QuotaEntry::default()
-            }]),
-            ..Manifest::default()
-        };
-        let text = manifest.print().unwrap();
-        let read = Manifest::parse(&text).unwrap();
-        assert_eq!(read.print().unwrap(), text);
-        assert_eq!(read.quotas.unwrap()[0].labels["a"], "yes: # no");
-    }
-
-    #[test]
-    fn bad_files_say_what_is_wrong() {
-        for (bad, why) in [
-            (
-                "quotas:\n- subject: a\n  resource: b\n  limit: 1\n  limits: 2\n",
-                "limits",
-            ),
-            ("quotas: 7\n", "line"),
-            ("quotes: []\n", "quotes"),
-            ("quotas:\n- subject: a\n", "missing"),
-        ] {
-            let error = Manifest::parse(bad).err().unwrap().to_string();
-            assert!(error.contains(why), "{error}");
-        }
-        assert!(Manifest::parse(" \n").unwrap().quotas.is_none());
-    }
-}
+mod tests;

@@ -115,14 +115,11 @@ pub(crate) fn labels(labels: &std::collections::BTreeMap<String, String>) -> Str
 
 /// An instant in UTC, to the second.
 pub(crate) fn time(at: Option<Timestamp>) -> String {
-    let system = at.and_then(|at| std::time::SystemTime::try_from(at).ok());
-    system.map_or("-".into(), |at| {
-        humantime::format_rfc3339_seconds(at).to_string()
-    })
+    at.map_or("-".into(), |at| exact_time(Timestamp { nanos: 0, ..at }))
 }
 
 /// An instant in UTC, exact.
 pub(crate) fn exact_time(at: Timestamp) -> String {
-    let system = std::time::SystemTime::try_from(at);
-    system.map_or("-".into(), |at| humantime::format_rfc3339(at).to_string())
+    let instant = jiff::Timestamp::new(at.seconds, at.nanos);
+    instant.map_or("-".into(), |instant| instant.to_string())
 }

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp as Instant;
 use quota_client::v1::{Period, PeriodUnit};
 use quota_client::{ProtoDuration, Timestamp};
+
+const SECOND_NS: i32 = 1_000_000_000;
 
 /// A bound in time that can be taken away.
 #[derive(Clone, Copy, Debug)]
@@ -26,27 +29,44 @@ fn exact(text: &str) -> Result<Duration, String> {
     if units.iter().any(|unit| text.contains(unit)) {
         return Err(format!("{text:?} has no fixed length; days, such as 30d"));
     }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is no time such as 90s or 2h: {error}"))
+    let wrong = |why: &str| format!("{text:?} is no time such as 90s or 2h: {why}");
+    // One part at a time: at the end of what a duration can be, humantime panics when it adds them.
+    let (mut length, mut rest) = (Duration::ZERO, text);
+    loop {
+        let unit = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+        let next = rest[unit..].find(|c: char| c.is_ascii_digit());
+        let (part, after) = rest.split_at(next.map_or(rest.len(), |next| unit + next));
+        let part = humantime::parse_duration(part).map_err(|error| wrong(&error.to_string()))?;
+        length = length
+            .checked_add(part)
+            .ok_or_else(|| wrong("it is too long"))?;
+        if after.is_empty() {
+            return Ok(length);
+        }
+        rest = after;
+    }
 }
 
 /// Reads `2026-12-01`, `2026-12-01T08:00:00Z`, `+7d`, `now`; dates are in UTC.
 pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
-    if text == "now" {
-        return Ok(now().into());
-    }
-    if let Some(later) = text.strip_prefix('+') {
-        let length = exact(later)?;
-        return Ok((now() + length).into());
-    }
-    let whole = match text.len() {
-        10 => format!("{text}T00:00:00Z"),
-        _ => text.to_owned(),
-    };
-    let at = humantime::parse_rfc3339(&whole).map_err(|error| {
+    let wrong = |error: jiff::Error| {
         format!("{text:?} is no instant such as 2026-12-01, 2026-12-01T08:00:00Z or +7d: {error}")
-    })?;
-    Ok(at.into())
+    };
+    let later = match text {
+        "now" => Some(Duration::ZERO),
+        text => text.strip_prefix('+').map(exact).transpose()?,
+    };
+    let at = match later {
+        Some(later) => Instant::try_from(now()).and_then(|now| now.checked_add(later)),
+        None if text.len() == 10 => format!("{text}T00:00:00Z").parse(),
+        None => text.parse(),
+    };
+    let nanos = at.map_err(wrong)?.as_nanosecond();
+    let second = i128::from(SECOND_NS);
+    Ok(Timestamp {
+        seconds: i64::try_from(nanos.div_euclid(second)).expect("a jiff instant fits"),
+        nanos: i32::try_from(nanos.rem_euclid(second)).expect("less than a second"),
+    })
 }
 
 /// Reads an instant, or `always`.
@@ -131,9 +151,16 @@ pub(crate) fn period_name(period: &Period) -> String {
     }
 }
 
+/// A duration that is not negative; zero where it is none. The conversion overflows on the most negative one.
+fn positive(length: &ProtoDuration) -> Duration {
+    let length = Some(*length).filter(|length| length.seconds >= 0);
+    let length = length.and_then(|length| Duration::try_from(length).ok());
+    length.unwrap_or_default()
+}
+
 /// As in the ids of quotas: `60s`, `500ms`.
 pub(crate) fn duration_name(length: &ProtoDuration) -> String {
-    let length = Duration::try_from(*length).unwrap_or_default();
+    let length = positive(length);
     let nanos = length.as_nanos();
     match nanos {
         _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", length.as_secs()),
@@ -144,7 +171,7 @@ pub(crate) fn duration_name(length: &ProtoDuration) -> String {
 
 /// How long to wait, for people: never less than it is, and no finer than it can be read.
 pub(crate) fn wait(length: &ProtoDuration) -> String {
-    let length = Duration::try_from(*length).unwrap_or_default();
+    let length = positive(length);
     let up = |unit: u128| length.as_nanos().div_ceil(unit);
     let rounded = match length.as_secs() {
         0..10 => Duration::from_millis(u64::try_from(up(1_000_000)).unwrap_or(u64::MAX)),
@@ -160,7 +187,7 @@ pub(crate) fn shown(length: &ProtoDuration) -> String {
         seconds: length.seconds.saturating_abs(),
         nanos: length.nanos.saturating_abs(),
     };
-    let length = Duration::try_from(absolute).unwrap_or_default();
+    let length = positive(&absolute);
     let sign = if negative { "-" } else { "" };
     format!("{sign}{}", humantime::format_duration(length))
 }
@@ -176,7 +203,11 @@ fn now() -> SystemTime {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::fuzz::{NUMBERS, fuzz_text, run};
 
     #[test]
     fn periods_are_read_and_written() {
@@ -217,5 +248,100 @@ mod tests {
         for bad in ["", "tomorrow", "2026-13-01", "+", "12"] {
             assert!(instant(bad).is_err(), "{bad}");
         }
+    }
+
+    const PIECES: &[&str] = &[
+        "s",
+        "ms",
+        "ns",
+        "h",
+        "d",
+        "month",
+        "y",
+        " ",
+        "+",
+        "-",
+        ":",
+        "T",
+        "Z",
+        ".",
+        "now",
+        "hour",
+        "weeks",
+        "none",
+        "18446744073709551615s",
+    ];
+
+    fn repeats(error: &str, text: &str) -> bool {
+        let typed = [text, text.strip_prefix('+').unwrap_or(text)];
+        let repeated = |text: &str| error.contains(&format!("{text:?}"));
+        assert!(typed.into_iter().any(repeated), "{error}");
+        false
+    }
+
+    /// No server takes or gives a longer one, and nanoseconds of it can be written.
+    fn is_bounded(length: &ProtoDuration) -> bool {
+        length.seconds < 1 << 34
+    }
+
+    #[test]
+    fn any_text_is_a_duration_or_an_error() {
+        fuzz_text("durations", 4000, PIECES, |text| match duration(text) {
+            Ok(length) => {
+                if is_bounded(&length) {
+                    assert_eq!(duration(&duration_name(&length)), Ok(length), "{text:?}");
+                }
+                let _ = (wait(&length), shown(&length));
+                true
+            }
+            Err(error) => repeats(&error, text),
+        });
+    }
+
+    #[test]
+    fn any_text_is_an_instant_or_an_error() {
+        fuzz_text("instants", 4000, PIECES, |text| match instant(text) {
+            Ok(at) => {
+                let written = crate::output::exact_time(at);
+                assert_eq!(instant(&written), Ok(at), "{text:?} is {written}");
+                assert!(bound(text).is_ok());
+                true
+            }
+            Err(error) => repeats(&error, text),
+        });
+    }
+
+    #[test]
+    fn any_text_is_a_period_or_an_error() {
+        fuzz_text("periods", 4000, PIECES, |text| match period(text) {
+            Ok(read) => {
+                let plain = read.unit() != PeriodUnit::None;
+                if plain && read.length.as_ref().is_none_or(is_bounded) {
+                    assert_eq!(period(&period_name(&read)), Ok(read), "{text:?}");
+                }
+                true
+            }
+            Err(error) => repeats(&error, text),
+        });
+    }
+
+    /// Whatever a server answers can be shown.
+    #[test]
+    fn any_time_on_the_wire_is_shown() {
+        let seconds = || prop_oneof![select(NUMBERS), any::<i64>()];
+        let inputs = (seconds(), any::<i32>(), seconds(), any::<i32>());
+        run(4000, &inputs, |(seconds, nanos, count, unit)| {
+            let at = Timestamp { seconds, nanos };
+            let _ = (crate::output::time(Some(at)), crate::output::exact_time(at));
+            let length = ProtoDuration { seconds, nanos };
+            let _ = (wait(&length), shown(&length), duration_name(&length));
+            let period = Period {
+                unit: unit % 9,
+                count: i32::try_from(count).unwrap_or(i32::MIN),
+                length: Some(length),
+                ..Period::default()
+            };
+            let _ = period_name(&period);
+        });
     }
 }

@@ -253,7 +253,11 @@ fn decimal(amount: i64, ratio: i64, unit: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+    use crate::fuzz::{NUMBERS, fuzz_text, run};
 
     fn resource(base: &str, display: &str, ratio: i64) -> Resource {
         Resource {
@@ -296,5 +300,74 @@ mod tests {
         assert_eq!(show(5_000_000_000, &egress), "5 GB");
         assert_eq!(show(1_500_000_000_000, &egress), "1.5 TB");
         assert_eq!(show(1, &resource("micro", "units", 1_000_000)), "1 micro");
+    }
+
+    const PIECES: &[&str] = &[
+        "cores",
+        "m",
+        ".",
+        "-",
+        " ",
+        "0.5",
+        "GiB",
+        "bit/s",
+        "e9",
+        "some.thing=",
+    ];
+
+    fn resources() -> [Resource; 6] {
+        [
+            resource("millicores", "cores", 1000),
+            resource("bytes", "GiB", 1 << 30),
+            resource("bytes/s", "Mbit/s", 125_000),
+            resource("micro", "units", 1_000_000),
+            resource("count", "dozens", i64::MAX),
+            resource("count", "count", 0),
+        ]
+    }
+
+    #[test]
+    fn any_text_is_an_amount_or_an_error_that_repeats_it() {
+        fuzz_text("amounts", 4000, PIECES, |text| {
+            let [cpu, others @ ..] = resources();
+            for resource in &others {
+                check_amount(text, resource);
+            }
+            let _ = split(text).map_err(|error| assert!(error.contains(&format!("{text:?}"))));
+            check_amount(text, &cpu)
+        });
+    }
+
+    fn check_amount(text: &str, resource: &Resource) -> bool {
+        match parse(text, resource) {
+            Ok(amount) => {
+                assert!(amount >= 0, "{text:?} is {amount}");
+                check_typed(amount, resource);
+                true
+            }
+            Err(error) => {
+                assert!(error.contains(&format!("{text:?}")), "{error}");
+                false
+            }
+        }
+    }
+
+    /// What is shown to be typed again is the same amount.
+    fn check_typed(amount: i64, resource: &Resource) {
+        let typed = typed(amount, resource);
+        let read = typed.parse().or_else(|_| parse(&typed, resource));
+        assert_eq!(read, Ok(amount), "{typed}");
+    }
+
+    #[test]
+    fn any_amount_can_be_typed_again() {
+        let numbers = prop_oneof![select(NUMBERS), any::<i64>()];
+        run(4000, &(numbers.clone(), numbers), |(amount, ratio)| {
+            for mut resource in resources() {
+                check_typed(amount, &resource);
+                resource.display_ratio = ratio;
+                check_typed(amount, &resource);
+            }
+        });
     }
 }

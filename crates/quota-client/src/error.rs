@@ -111,7 +111,7 @@ pub fn refusal_status(refusals: &[LimitFinding]) -> Status {
     let mut details = ErrorDetails::with_quota_failure(violations);
     let delays: Vec<Duration> = refusals
         .iter()
-        .filter_map(|finding| Duration::try_from(finding.retry_delay?).ok())
+        .filter_map(|finding| positive(finding.retry_delay?))
         .collect();
     // Waiting helps only if it helps against every limit.
     if delays.len() == refusals.len() {
@@ -140,6 +140,12 @@ fn describe(finding: &LimitFinding) -> String {
     }
 }
 
+/// A duration that is not negative. The conversion of the most negative one overflows.
+pub(crate) fn positive(length: prost_types::Duration) -> Option<Duration> {
+    let length = Some(length).filter(|length| length.seconds >= 0)?;
+    Duration::try_from(length).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +169,22 @@ mod tests {
             "tenants/acme"
         );
         assert!(details.retry_info().is_none());
+    }
+
+    #[test]
+    fn no_duration_on_the_wire_is_too_much() {
+        for (seconds, nanos) in [(i64::MIN, i32::MIN), (0, i32::MIN), (i64::MIN, 0), (-1, 0)] {
+            assert_eq!(positive(prost_types::Duration { seconds, nanos }), None);
+        }
+        let length = prost_types::Duration {
+            seconds: i64::MAX,
+            nanos: i32::MAX,
+        };
+        assert!(positive(length).is_some());
+        let length = prost_types::Duration {
+            seconds: 1,
+            nanos: 5,
+        };
+        assert_eq!(positive(length), Some(Duration::new(1, 5)));
     }
 }

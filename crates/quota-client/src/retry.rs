@@ -26,7 +26,7 @@ fn name(operation_id: &mut String) {
 
 /// What was stated before, and the time since.
 fn older(stated: Option<prost_types::Duration>, age: Duration) -> Option<prost_types::Duration> {
-    let stated = stated.and_then(|age| Duration::try_from(age).ok());
+    let stated = stated.and_then(crate::error::positive);
     let age = stated.unwrap_or_default().saturating_add(age);
     prost_types::Duration::try_from(age).ok()
 }

@@ -45,6 +45,14 @@ pub(super) struct Event {
     pub(super) job: usize,
 }
 
+#[cfg(test)]
+impl Job {
+    /// It ends after it starts and asks for something.
+    pub(super) fn is_sound(&self) -> bool {
+        self.start < self.end && self.amounts.iter().all(|(_, amount)| *amount > 0)
+    }
+}
+
 impl Log {
     /// The events: by time, releases first, then by position in the file.
     pub(super) fn events(&self) -> Vec<Event> {

@@ -32,19 +32,21 @@ pub(super) fn parse(text: &str) -> Result<Log, String> {
                 },
             }
         };
+        let wide = || format!("row {}: its numbers are too large", at + 1);
         let gpus = number("num_gpu")?;
         let gpu = if gpus == 1 {
             number("gpu_milli")?
         } else {
-            gpus * 1000
+            gpus.checked_mul(1000).ok_or_else(wide)?
         };
         let spec = match text("gpu_spec")?.replace('|', "-") {
             empty if empty.is_empty() => "any".to_owned(),
             spec => spec,
         };
+        let memory = number("memory_mib")?.checked_mul(MIB).ok_or_else(wide)?;
         let mut amounts = vec![
             ("compute.cpu", number("cpu_milli")?),
-            ("compute.memory", number("memory_mib")? * MIB),
+            ("compute.memory", memory),
             ("compute.gpu", gpu),
             ("compute.instances", 1),
         ];
@@ -55,7 +57,7 @@ pub(super) fn parse(text: &str) -> Result<Log, String> {
             allocation: text("name")?.to_owned(),
             amounts,
             start,
-            end: number("deletion_time")?.max(start + 1),
+            end: number("deletion_time")?.max(start.checked_add(1).ok_or_else(wide)?),
         });
     }
     match log.jobs.is_empty() {
@@ -67,6 +69,7 @@ pub(super) fn parse(text: &str) -> Result<Log, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz_text;
 
     #[test]
     fn zeros_are_left_out_and_parts_of_a_gpu_count() {
@@ -79,5 +82,20 @@ mod tests {
         assert_eq!(log.jobs[0].end, 11);
         assert_eq!(log.jobs[1].subject, "tenants/BE/projects/any");
         assert_eq!(log.jobs[1].amounts.len(), 3);
+    }
+
+    #[test]
+    fn any_text_is_a_log_or_an_error() {
+        let pieces = [",", "\n", "\"", "|", "1e300", "nan", "-inf", "0.5"];
+        fuzz_text("logs-openb", 2000, &pieces, |text| match parse(text) {
+            Ok(log) => {
+                assert!(log.jobs.iter().all(Job::is_sound), "{text:?}");
+                true
+            }
+            Err(error) => {
+                assert!(!error.is_empty());
+                false
+            }
+        });
     }
 }

@@ -29,13 +29,15 @@ pub(super) fn parse(text: &str) -> Result<Log, String> {
             log.skipped += 1;
             continue;
         }
-        let start = field(2) + field(3).max(0);
+        let wide = || format!("line {}: its numbers are too large", at + 1);
+        let millicores = processors.checked_mul(1000).ok_or_else(wide)?;
+        let start = field(2).checked_add(field(3).max(0)).ok_or_else(wide)?;
         log.jobs.push(Job {
             subject: format!("tenants/g{}/users/u{}", field(13), field(12)),
             allocation: format!("job-{}", field(1)),
-            amounts: vec![("compute.cpu", processors * 1000), ("compute.instances", 1)],
+            amounts: vec![("compute.cpu", millicores), ("compute.instances", 1)],
             start,
-            end: start + field(4).max(1),
+            end: start.checked_add(field(4).max(1)).ok_or_else(wide)?,
         });
     }
     match log.jobs.is_empty() {
@@ -47,6 +49,7 @@ pub(super) fn parse(text: &str) -> Result<Log, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::fuzz_text;
 
     #[test]
     fn fields_are_numbered_from_one() {
@@ -62,5 +65,20 @@ mod tests {
         assert_eq!((job.start, job.end), (105, 106));
         assert!(parse("1 2 3").is_err());
         assert!(parse("; nothing").is_err());
+    }
+
+    #[test]
+    fn any_text_is_a_log_or_an_error() {
+        let pieces = [" ", "\n", ";", "-1", "1e300", "nan", "-inf", "0.5"];
+        fuzz_text("logs-swf", 2000, &pieces, |text| match parse(text) {
+            Ok(log) => {
+                assert!(log.jobs.iter().all(Job::is_sound), "{text:?}");
+                true
+            }
+            Err(error) => {
+                assert!(!error.is_empty());
+                false
+            }
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod fuzz;
 pub mod grpc;
+pub mod messages;
 pub mod process;
 pub mod sim;
 pub mod worlds;

@@ -255,12 +255,15 @@ struct Reader {
     buffer: Vec<u8>,
     at: usize,
     offset: u64,
+    size: u64,
 }
 
 impl Reader {
     fn new(disk: &dyn Disk, name: String) -> io::Result<Self> {
+        let file = disk.open(&name)?;
         Ok(Self {
-            file: disk.open(&name)?,
+            size: file.size()?,
+            file,
             name,
             hasher: blake3::Hasher::new(),
             buffer: Vec::new(),
@@ -277,7 +280,13 @@ impl Reader {
             self.buffer.drain(..self.at);
             self.at = 0;
             let have = self.buffer.len();
-            self.buffer.resize(bytes.max(BUFFER_BYTES), 0);
+            // A length that is damaged must not cost more memory than the file has bytes.
+            let left = usize::try_from(self.size.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+            let most = have.saturating_add(left);
+            if bytes > most {
+                return Err(self.damaged("it ends early"));
+            }
+            self.buffer.resize(bytes.max(BUFFER_BYTES).min(most), 0);
             let rest = self.buffer.get_mut(have..).unwrap_or_default();
             let read = self.file.read_at(self.offset, rest)?;
             self.offset = self.offset.saturating_add(read as u64);

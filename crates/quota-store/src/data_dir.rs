@@ -211,7 +211,10 @@ fn read_identity(path: &Path) -> Result<[u8; 16], DataDirError> {
         Some(found) if found > VERSION => return Err(DataDirError::Newer { path: shown, found }),
         _ => return Err(damaged()),
     }
-    let hex = words.next().filter(|hex| hex.len() == 32 && hex.is_ascii());
+    let hex = words.next().filter(|hex| {
+        let digits = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hex.len() == 32 && digits
+    });
     let number = hex.and_then(|hex| u128::from_str_radix(hex, 16).ok());
     number.map(u128::to_be_bytes).ok_or_else(damaged)
 }

@@ -350,3 +350,54 @@ impl From<io::Error> for RowsError {
         Self(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every cut and every flipped bit of the file is noticed.
+    #[test]
+    fn a_damaged_position_is_no_position() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(APPLIED_FILE);
+        write_applied(directory.path(), 77).unwrap();
+        assert_eq!(read_applied(&path).unwrap(), 77);
+        let whole = fs::read(&path).unwrap();
+        let cut = (0..whole.len()).map(|end| whole[..end].to_vec());
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        for bytes in cut.chain(flipped).chain([[&whole[..], b"x"].concat()]) {
+            fs::write(&path, &bytes).unwrap();
+            assert!(read_applied(&path).is_err(), "{bytes:?}");
+        }
+    }
+
+    /// Parts that are too short, of another batch, too many or too few are no row.
+    #[test]
+    fn parts_that_do_not_fit_are_no_row() {
+        let part = |sequence: u64, count: u16| {
+            [&sequence.to_le_bytes()[..], &count.to_le_bytes(), b"v"].concat()
+        };
+        for length in 0..10 {
+            assert!(Assembly::begin(b"k", &part(1, 1)[..length]).is_err());
+        }
+        let whole = Assembly::begin(b"k", &part(1, 1)).unwrap();
+        assert_eq!(whole.finish().unwrap().value, b"v");
+        for count in [0, 2, u16::MAX] {
+            assert!(
+                Assembly::begin(b"k", &part(1, count))
+                    .unwrap()
+                    .finish()
+                    .is_err()
+            );
+        }
+        let mut torn = Assembly::begin(b"k", &part(1, 2)).unwrap();
+        assert!(torn.add(&part(2, 2)).is_err() && torn.add(b"").is_err());
+        torn.add(&part(1, 2)).unwrap();
+        torn.add(&part(1, 2)).unwrap();
+        assert!(torn.finish().is_err());
+    }
+}

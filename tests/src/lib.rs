@@ -3,6 +3,8 @@
 pub mod fuzz;
 pub mod grpc;
 pub mod messages;
+pub mod methods;
 pub mod process;
+pub mod schema;
 pub mod sim;
 pub mod worlds;

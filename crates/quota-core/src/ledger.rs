@@ -300,7 +300,10 @@ impl Ledger {
         let provenance = &command.provenance;
         match &command.action {
             Action::Linked(members) => self.linked(now, members, provenance),
-            Action::SetQuotas(sets) => self.change_quotas_together(now, sets, &[], provenance),
+            Action::SetQuotas(sets) => match sets.as_slice() {
+                [quota] => self.set_quota(now, quota),
+                sets => self.change_quotas_together(now, sets, &[], provenance),
+            },
             Action::ChangeQuotas { sets, deletes } => {
                 self.change_quotas_together(now, sets, deletes, provenance)
             }

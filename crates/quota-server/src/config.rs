@@ -305,7 +305,11 @@ macro_rules! numbers {
                 bare.parse().map_err(|_| format!("{text:?} is not a whole number in range"))
             }
             fn show(&self) -> String {
-                self.to_string()
+                // TOML has no larger number; a text is read as well.
+                match i64::try_from(*self) {
+                    Ok(number) => number.to_string(),
+                    Err(_) => format!("\"{self}\""),
+                }
             }
         }
     )*};
@@ -345,8 +349,23 @@ impl Setting for PathBuf {
 
 impl Setting for Duration {
     fn read(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text)
-            .map_err(|error| format!("{text:?} is no duration such as `10s` or `1h`: {error}"))
+        let wrong = |why: &str| format!("{text:?} is no duration such as `10s` or `1h`: {why}");
+        // One part at a time: at the end of what a duration can be, humantime panics when it adds them.
+        let (mut length, mut rest) = (Duration::ZERO, text);
+        loop {
+            let unit = rest.find(char::is_alphabetic).unwrap_or(rest.len());
+            let next = rest[unit..].find(|c: char| c.is_ascii_digit());
+            let (part, after) = rest.split_at(next.map_or(rest.len(), |next| unit + next));
+            let part =
+                humantime::parse_duration(part).map_err(|error| wrong(&error.to_string()))?;
+            length = length
+                .checked_add(part)
+                .ok_or_else(|| wrong("it is too long"))?;
+            if after.is_empty() {
+                return Ok(length);
+            }
+            rest = after;
+        }
     }
     fn show(&self) -> String {
         format!("\"{}\"", humantime::format_duration(*self))

@@ -61,9 +61,6 @@ impl Ledger {
         deletes: &[DeleteQuota],
         provenance: &Arc<Provenance>,
     ) -> Result<Step, Rejection> {
-        if let ([quota], []) = (sets, deletes) {
-            return self.set_quota(now, quota);
-        }
         guard_each_once(sets)?;
         let mut fork = self.fork();
         let targets = sets.iter().map(|set| &set.target);

@@ -35,7 +35,8 @@ pub(super) fn after(reader: &mut Reader, filter: &str, token: &str) -> String {
         return String::new();
     }
     let read = || {
-        if token.len() > TOKEN_BYTES_MAX || !token.is_ascii() {
+        let hex = token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if token.len() > TOKEN_BYTES_MAX || !hex {
             return None;
         }
         let bytes: Option<Vec<u8>> = (0..token.len())
@@ -88,6 +89,7 @@ pub(super) fn collect<E, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{fuzz_text, run};
 
     #[test]
     fn a_token_belongs_to_its_filters() {
@@ -112,5 +114,39 @@ mod tests {
         let none = |_: &usize| None::<usize>;
         let (page, next) = collect(0..20_000, 3, name, none);
         assert!(page.is_empty() && next == Some("9999".into()));
+    }
+
+    const FILTER: &str = "ListSubjects tenants/acme {}";
+
+    /// What is taken for a token is one that was given.
+    #[test]
+    fn any_text_is_a_token_or_names_the_field() {
+        fuzz_text("page-tokens", 2000, &["0a", "+", "é", "00", "G"], |text| {
+            let mut reader = Reader::default();
+            let name = after(&mut reader, FILTER, text);
+            match reader.finish() {
+                Ok(()) => {
+                    assert!(text.is_empty() || token(FILTER, &name) == text.to_lowercase());
+                    true
+                }
+                Err(status) => {
+                    assert!(status.message().starts_with("page_token: "), "{status:?}");
+                    false
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn any_name_stands_in_a_token() {
+        run(2000, &(".{0,300}", ".{0,40}"), |(name, filter)| {
+            let token = token(&filter, &name);
+            let mut reader = Reader::default();
+            assert_eq!(after(&mut reader, &filter, &token), name);
+            assert!(reader.finish().is_ok());
+            let mut reader = Reader::default();
+            after(&mut reader, &format!("{filter}x"), &token);
+            assert!(reader.finish().is_err());
+        });
     }
 }

@@ -9,7 +9,7 @@ use quota_proto::v1;
 use tonic::Status;
 
 use super::Admin;
-use crate::api::from_proto::{Caller, Reader, admin_identity};
+use crate::api::from_proto::{Caller, RESOURCES_MAX, Reader, admin_identity};
 use crate::api::{execute, unexpected};
 
 impl Admin {
@@ -54,7 +54,8 @@ impl Admin {
         if request.purpose.is_empty() {
             reader.wrong("purpose", "is empty; say why what was counted is wrong");
         }
-        for (at, amount) in request.amounts.iter().enumerate() {
+        // Of too many only their number is reported.
+        for (at, amount) in request.amounts.iter().enumerate().take(RESOURCES_MAX) {
             if amount.amount == 0 {
                 reader.wrong(
                     format!("amounts[{at}].amount"),

@@ -74,7 +74,7 @@ impl Admin {
             request.requests.clear();
             request.deletes.clear();
         }
-        let mut sets = Vec::with_capacity(size);
+        let mut sets = Vec::with_capacity(request.requests.len());
         for (at, one) in request.requests.into_iter().enumerate() {
             let mut part = Reader::default();
             if !one.operation_id.is_empty() || one.validate_only {
@@ -94,10 +94,8 @@ impl Admin {
             reader.take_over(&format!("deletes[{at}]"), part);
         }
         reader.finish()?;
-        let action = match deletes.is_empty() {
-            true => Action::SetQuotas(sets),
-            false => Action::ChangeQuotas { sets, deletes },
-        };
+        // Also where it is one quota: what is wrong with it is said of `requests[0]`.
+        let action = Action::ChangeQuotas { sets, deletes };
         let (reply, operation_id) = execute(&self.engine, caller, identity, action).await?;
         let responses = quotas_of(&reply)?.iter().map(|answer| {
             let (quota, warnings) = shown(answer, &reply);

@@ -171,7 +171,10 @@ pub fn read(
     if reader.take(32)? != expected {
         return Err(reader.damaged("its checksum is another"));
     }
-    Ok(())
+    match reader.is_at_end() {
+        true => Ok(()),
+        false => Err(reader.damaged("it goes on behind its end")),
+    }
 }
 
 fn name(sequence: u64) -> String {
@@ -299,6 +302,10 @@ impl Reader {
         self.at = end;
         self.hasher.update(&taken);
         Ok(taken)
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.at == self.buffer.len() && self.offset >= self.size
     }
 
     fn word(&mut self) -> Result<u32, BaseError> {

@@ -155,6 +155,11 @@ impl World {
                         "{nanos} ns went by, and {passed} on the server's clock"
                     ));
                 }
+                // Rows are written every now and then.
+                if nanos % 4 == 0 {
+                    self.up().rows.step();
+                    self.note_rows();
+                }
                 // Now and then nobody wakes the writer before the next call.
                 match nanos % 3 {
                     0 => Ok(()),

@@ -402,7 +402,7 @@ impl Generator {
             17..=18 => Fault::Full,
             19 => Fault::Room,
             20..=21 => Fault::Slow(self.random.i64(SECOND / 10..90 * SECOND)),
-            22..=23 => Fault::RowsFail(self.random.u64(1..12), seed),
+            22..=23 => Fault::RowsFail(self.random.u64(1..4), seed),
             24 => Fault::RowsLost,
             25 => Fault::BaseFails(self.random.u64(1..3)),
             26..=28 => Fault::Apply,

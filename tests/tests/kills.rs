@@ -10,8 +10,9 @@ use quota_client::v1::{
     Amount, ConsumeRequest, ListAllocationsRequest, ReleaseRequest, VerifyInvariantsRequest,
 };
 use quota_client::{Applied, Client};
-use quota_tests::process::{Server, client, spawn};
+use quota_tests::process::{Server, client, spawn, times};
 
+/// How often the server is killed, unless QUOTA_TEST_KILLS says.
 const KILLS: usize = 50;
 const CLIENTS: usize = 8;
 const CPU: &str = "compute.cpu";
@@ -108,13 +109,14 @@ async fn allocations(client: &Client) -> BTreeMap<String, i64> {
 }
 
 #[tokio::test]
-async fn fifty_kills_under_load() {
+async fn kills_under_load() {
+    let kills = times("QUOTA_TEST_KILLS", KILLS);
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut random = fastrand::Rng::with_seed(23);
     let mut held: BTreeSet<String> = BTreeSet::new();
     let mut with_calls_in_flight = 0;
-    for round in 0..KILLS {
+    for round in 0..kills {
         if round % 10 == 9 {
             // Killed during start-up: at some moment before or after it listens.
             let mut starting = spawn(&data, &[]);
@@ -169,12 +171,12 @@ async fn fifty_kills_under_load() {
         server.kill();
     }
     println!(
-        "{KILLS} kills, {with_calls_in_flight} with calls in flight, {} held",
+        "{kills} kills, {with_calls_in_flight} with calls in flight, {} held",
         held.len()
     );
     assert!(
-        with_calls_in_flight >= 40,
+        with_calls_in_flight >= kills * 4 / 5,
         "only {with_calls_in_flight} kills hit a call"
     );
-    assert!(held.len() > KILLS, "hardly anything was acknowledged");
+    assert!(held.len() > kills, "hardly anything was acknowledged");
 }

@@ -196,8 +196,12 @@ fn read_identity(path: &Path) -> Result<[u8; 16], DataDirError> {
     let mut text = String::new();
     let read = File::open(path.join(IDENTITY))
         .and_then(|file| file.take(IDENTITY_BYTES_MAX).read_to_string(&mut text));
-    if let Err(error) = read {
-        return Err(DataDirError::Io { path: shown, error });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(DataDirError::Damaged { path: shown });
+        }
+        Err(error) => return Err(DataDirError::Io { path: shown, error }),
+        Ok(_) => {}
     }
     let mut words = text.split_whitespace();
     let damaged = || DataDirError::Damaged {

@@ -68,7 +68,9 @@ pub enum JournalError {
         error: io::Error,
     },
     /// It holds something else than what was acknowledged.
-    #[error("{file} is damaged at byte {offset}: {what}")]
+    #[error(
+        "{file} is damaged at byte {offset}: {what}; restore the journal from a copy of the data directory"
+    )]
     Damaged {
         /// The file.
         file: String,
@@ -88,7 +90,9 @@ pub enum JournalError {
         newest: u8,
     },
     /// It belongs to another store.
-    #[error("{file} belongs to another store")]
+    #[error(
+        "{file} belongs to another store; restore the journal from a copy of the data directory"
+    )]
     Foreign {
         /// The file.
         file: String,

@@ -81,6 +81,20 @@ pub(super) fn read(bytes: &[u8], offset: usize) -> Option<(Header, &[u8])> {
     Some((header, body))
 }
 
+/// Whether a frame starts at `offset` that the file ends within. A segment has its whole room before a frame is
+/// written to it, so no torn write looks like that: the file was cut off.
+pub(super) fn is_cut_off(bytes: &[u8], offset: usize) -> bool {
+    let Some(rest) = bytes.get(offset..) else {
+        return false;
+    };
+    let Some((fields, rest)) = rest.split_at_checked(HEADER_BYTES) else {
+        return !rest.is_empty() && rest.iter().zip(MAGIC).all(|(is, due)| *is == due);
+    };
+    let size = fields.get(4..8).and_then(|size| size.try_into().ok());
+    let size = size.map_or(0, u32::from_le_bytes);
+    fields.get(..4) == Some(&MAGIC) && usize::try_from(size).is_ok_and(|size| size > rest.len())
+}
+
 /// Looks behind a frame that cannot be read for one that says that it was durable.
 pub(super) fn proof_of_damage(bytes: &[u8], offset: usize, sequence: u64) -> Option<usize> {
     let mut at = offset.next_multiple_of(ALIGN);

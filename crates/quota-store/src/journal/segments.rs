@@ -111,9 +111,16 @@ impl SegmentJournal {
 
     /// Segments that went by accident are noticed.
     fn check_extent(&mut self) -> Result<(), JournalError> {
-        let read = extent::read(&*self.disk).map_err(|error| JournalError::Io {
-            file: "extent".into(),
-            error,
+        let read = extent::read(&*self.disk).map_err(|error| {
+            let file = "extent".into();
+            match error.kind() {
+                io::ErrorKind::InvalidData => JournalError::Damaged {
+                    file,
+                    offset: 0,
+                    what: error.to_string(),
+                },
+                _ => JournalError::Io { file, error },
+            }
         })?;
         let Some(extent) = read else {
             return Ok(());
@@ -224,6 +231,13 @@ impl SegmentJournal {
                 self.previous = frame::hash(&self.previous, self.next, body);
                 self.next = self.next.saturating_add(1);
                 offset = offset.saturating_add(frame::padded(header.body_bytes));
+            }
+            if limit == u64::MAX && frame::is_cut_off(&bytes, offset) {
+                return Err(JournalError::Damaged {
+                    file: name,
+                    offset: offset as u64,
+                    what: format!("the file ends within batch {}", self.next),
+                });
             }
             let lost = match limit {
                 u64::MAX => frame::proof_of_damage(&bytes, offset, self.next).is_some(),

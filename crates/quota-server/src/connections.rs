@@ -5,9 +5,10 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,12 +22,49 @@ const PREFACE_BYTES: usize = 24 + 9;
 /// Longest wait for them: a connection that says nothing must not keep a place.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Files that are kept for the journal, the rows and the runtime: connections must not take the last ones.
+const FILES_RESERVED: u64 = 128;
+/// Wait after the system could not accept, which a new try at once would not change.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// As many of `wanted` connections as this process may have files for. It takes as many files as it is allowed
+/// to: the usual soft limit of 1,024 is for programs that use `select`.
+pub fn that_fit(wanted: usize) -> usize {
+    let needed = u64::try_from(wanted)
+        .unwrap_or(u64::MAX)
+        .saturating_add(FILES_RESERVED);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let mut files = limit.current.unwrap_or(u64::MAX);
+    if files < raised {
+        let more = Rlimit {
+            current: Some(raised),
+            maximum: limit.maximum,
+        };
+        match setrlimit(Resource::Nofile, more) {
+            Ok(()) => files = raised,
+            Err(error) => debug!(%error, "the limit of open files stays"),
+        }
+    }
+    let reserved = FILES_RESERVED.min(files / 2);
+    let fit = usize::try_from(files.saturating_sub(reserved)).unwrap_or(usize::MAX);
+    if fit < wanted {
+        warn!(
+            files,
+            wanted, fit, "connections_max is more than the limit of open files has room for"
+        );
+    }
+    wanted.min(fit)
+}
+
 /// The connections that are let in.
 pub struct Connections {
     listener: TcpListener,
     free: Arc<Semaphore>,
     most: usize,
     full: bool,
+    /// After an accept that failed.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connections {
@@ -37,8 +75,19 @@ impl Connections {
             free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
             full: false,
+            pause: None,
         }
     }
+}
+
+/// Whether it was the one connection that failed, and not the system.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 impl Stream for Connections {
@@ -46,10 +95,18 @@ impl Stream for Connections {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let stream = match self.listener.poll_accept(context) {
-                Poll::Ready(Ok((stream, _))) => stream,
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Poll::Pending => return Poll::Pending,
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let stream = match ready!(self.listener.poll_accept(context)) {
+                Ok((stream, _)) => stream,
+                Err(error) if is_of_connection(&error) => continue,
+                Err(error) => {
+                    warn!(%error, "connections cannot be accepted");
+                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                    continue;
+                }
             };
             match self.free.clone().try_acquire_owned() {
                 Ok(permit) => {

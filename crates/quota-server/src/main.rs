@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use quota_server::config::{Config, LogFormat};
+use quota_server::connections;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_server::store::{self, OpenError};
@@ -185,7 +186,7 @@ async fn run(config: Config) -> ExitCode {
         message_bytes_max: config.message_bytes_max,
         metadata_bytes_max: config.metadata_bytes_max,
         streams_max: config.streams_max,
-        connections_max: config.connections_max,
+        connections_max: connections::that_fit(config.connections_max),
         drain_timeout: config.drain_timeout,
     };
     let served = server::serve(engine, listener, limits, stop).await;

@@ -1,12 +1,11 @@
 //! Black-box tests: what they share. The tests themselves are in `tests/`.
 
+pub mod book;
 pub mod fuzz;
 pub mod grpc;
+pub mod http2;
 pub mod messages;
 pub mod methods;
-pub mod book;
-pub mod grpc;
-pub mod http2;
 pub mod process;
 pub mod schema;
 pub mod sim;

@@ -96,6 +96,11 @@ impl TestStore {
         Engine::start(parts, options, clock).unwrap()
     }
 
+    /// Whether something may fail.
+    pub fn is_broken(&self) -> bool {
+        self.journal.is_broken() || self.bases.is_broken() || self.rows.is_broken()
+    }
+
     /// The power goes and comes back.
     pub fn crash(&self, random: &mut Rng) {
         self.journal.crash(random);

@@ -129,7 +129,16 @@ async fn damaged_files() {
             book.ask(&client, &format!("d-{number}")).await.unwrap();
         }
         // The rows and a base reach about this far.
-        tokio::time::sleep(Duration::from_millis(1200)).await;
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let mut found = Vec::new();
+            files(&original, &mut found);
+            let is_base = |path: &PathBuf| path.extension().is_some_and(|end| end == "base");
+            if found.iter().any(is_base) {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1000)).await;
         for number in 150..200 {
             book.ask(&client, &format!("d-{number}")).await.unwrap();
         }

@@ -158,6 +158,16 @@ impl Auditor {
         })
     }
 
+    /// Ids of the quotas in force, without their resource; those that are named after it alone are left out.
+    pub fn quota_ids(&self, subject: &str, resource: &str) -> Vec<String> {
+        let rules = self.book.in_force(subject, resource);
+        let ids = rules
+            .iter()
+            .filter_map(|rule| rule.id.strip_prefix(resource));
+        let ids = ids.filter_map(|id| id.strip_prefix('.'));
+        ids.map(str::to_owned).collect()
+    }
+
     fn known(&self, wanted: impl Fn(&book::Row) -> bool) -> Vec<Known> {
         let rows = self.book.rows.iter().filter(|row| wanted(row));
         rows.map(|row| Known {

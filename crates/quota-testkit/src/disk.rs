@@ -73,6 +73,12 @@ impl TestDisk {
         self.0.state.lock().calls_left = Some(calls);
     }
 
+    /// Whether a call may fail.
+    pub fn is_broken(&self) -> bool {
+        let state = self.0.state.lock();
+        state.calls_left.is_some() || state.full || state.failing_syncs > 0
+    }
+
     /// The power stays after all.
     pub fn keep_power(&self) {
         self.0.state.lock().calls_left = None;

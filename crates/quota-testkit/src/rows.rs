@@ -14,6 +14,11 @@ pub struct TestRows {
 }
 
 impl TestRows {
+    /// Whether the next round fails.
+    pub fn is_broken(&self) -> bool {
+        self.failing.lock().0 > 0
+    }
+
     /// The next rounds fail after some of their rows.
     pub fn fail(&self, rounds: u64, seed: u64) {
         *self.failing.lock() = (rounds, Some(Rng::with_seed(seed)));

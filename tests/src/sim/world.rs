@@ -52,7 +52,11 @@ pub(super) struct World {
     groups: usize,
     /// Name of the oldest segment that was missed.
     oldest: String,
-    /// When the last batch became durable.
+    /// What the clock said when the process died, in this boot.
+    died_at: Option<Timestamp>,
+    /// When the writer woke up last.
+    woke_at: Timestamp,
+    /// When the last batch was stamped, or before.
     durable_at: Timestamp,
     /// The sequence of the next one then.
     sequence: u64,
@@ -109,6 +113,8 @@ impl World {
             made: 0,
             groups: 0,
             oldest: "0000000001.seg".into(),
+            died_at: None,
+            woke_at: BEGINNING,
             durable_at: BEGINNING,
             sequence: 0,
             last: "the start".into(),
@@ -183,6 +189,11 @@ impl World {
         if self.up().engine.is_journal_down() {
             return Err("the disk is whole, and writes do not go on".into());
         }
+        let call = self.own_call("subject system");
+        self.step(&Step::call(call.clone()))?;
+        if self.history.last().is_none_or(|last| last.call != call) {
+            return Err("the disk is whole, and nothing is written".into());
+        }
         self.compare_live()?;
         self.fault(Fault::Power(1))?;
         self.rows_lost = true;
@@ -194,6 +205,7 @@ impl World {
 
     /// The writer wakes up, and nobody waits.
     fn wake(&mut self) -> Result<(), String> {
+        self.woke_at = self.now();
         self.up_mut().driver.step();
         self.written_later();
         self.closed_in_vain();
@@ -209,7 +221,7 @@ impl World {
         let next = self.up().driver.next_sequence();
         if next != self.sequence {
             let of_doubt = self.doubt.as_ref().map(|doubt| doubt.at);
-            self.durable_at = of_doubt.unwrap_or(self.now());
+            self.durable_at = of_doubt.unwrap_or(self.woke_at);
             self.sequence = next;
         }
         if let Some(doubt) = self.doubt.take_if(|doubt| next > doubt.sequence) {

@@ -151,9 +151,6 @@ impl Coverage {
         if call.has("dry") {
             self.note("decision", "dry");
         }
-        if call.option("late").is_some() && text.starts_with("committed") {
-            self.note("decision", "late");
-        }
         if let Some(reason) = text.strip_prefix("error ") {
             return self.note("error", reason);
         }

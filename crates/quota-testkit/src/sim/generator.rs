@@ -58,6 +58,8 @@ pub struct Generator {
     holds: VecDeque<Known>,
     /// What has to happen next.
     next: VecDeque<Step>,
+    /// Whether nothing may fail now.
+    calm: bool,
 }
 
 const SUBJECTS: &[&str] = &[
@@ -153,6 +155,7 @@ impl Generator {
             rows: VecDeque::new(),
             holds: VecDeque::new(),
             next: VecDeque::new(),
+            calm: false,
         };
         made.begin();
         made
@@ -203,6 +206,7 @@ impl Generator {
     /// What happens next. `troubled` is whether the journal may fail.
     pub fn next(&mut self, auditor: &Auditor, now: Timestamp, troubled: bool) -> Step {
         let now = now.nanos();
+        self.calm = !troubled;
         if let Some(step) = self.next.pop_front() {
             return step;
         }
@@ -210,7 +214,12 @@ impl Generator {
         if roll < self.temper.time {
             return Step::Pass(self.while_passes());
         }
-        if roll < self.temper.time + self.temper.faults {
+        // What is broken does not stay so for long.
+        let faults = match troubled {
+            true => self.temper.faults.max(15),
+            false => self.temper.faults,
+        };
+        if roll < self.temper.time + faults {
             let fault = self.fault(troubled);
             return Step::Fault(fault);
         }
@@ -338,6 +347,11 @@ impl Generator {
         if self.random.u8(..50) == 0 {
             call.flags.push("dry".into());
         }
+        if self.calm && self.chance(5) {
+            // A server makes an id; a refusal is then not stored.
+            call.options.remove("op");
+            return call;
+        }
         if self.recent.len() >= RECENT {
             self.recent.pop_front();
         }
@@ -390,11 +404,7 @@ impl Generator {
         }
         match self.random.u8(..34) {
             0..=3 => Fault::Power(seed),
-            4..=8 => {
-                // Before long the power comes back.
-                self.next.push_back(Step::Pass(SECOND));
-                Fault::PowerAfter(self.random.u64(..14))
-            }
+            4..=8 => Fault::PowerAfter(self.random.u64(..14)),
             9 => Fault::PowerInRecovery(self.random.u64(..20), seed),
             10..=11 => Fault::Kill,
             12 => Fault::Stop,

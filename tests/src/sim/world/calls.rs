@@ -42,6 +42,7 @@ impl World {
     pub(super) fn group(&mut self, callers: &[Caller]) -> Result<(), String> {
         let now = self.now();
         self.auditor.set_now(now);
+        self.woke_at = now;
         let down_before = self.doubt.is_some();
         let mut waiting = self.asked(callers, now);
         for _ in 0..TURNS_MAX {
@@ -56,7 +57,7 @@ impl World {
         }
         self.written_later();
         let still_down = down_before && self.doubt.is_some();
-        self.judged(waiting, now, still_down)?;
+        self.judged(waiting, now, down_before, still_down)?;
         self.closed_in_vain();
         self.same_health()?;
         self.groups += 1;
@@ -141,6 +142,7 @@ impl World {
         &mut self,
         mut waiting: Vec<Waiting<'_>>,
         now: Timestamp,
+        down_before: bool,
         still_down: bool,
     ) -> Result<(), String> {
         self.overloads(&waiting)?;
@@ -161,7 +163,9 @@ impl World {
                 {
                     self.coverage.note("engine", "deadline");
                 }
-                Err(EngineFault::JournalDown { unknown: false }) if still_down || one.refused => {
+                Err(EngineFault::JournalDown { unknown: false })
+                    if still_down || (one.refused && down_before) =>
+                {
                     self.coverage.note("engine", "journal-down");
                 }
                 Err(EngineFault::JournalDown { unknown }) => {
@@ -173,8 +177,9 @@ impl World {
                             && !call.has("dry")
                     };
                     let calls = one.caller.calls.iter();
-                    if let Some(at) = calls.zip(&texts).position(is_new) {
-                        probe = probe.or_else(|| one.commands.get(at).cloned());
+                    if let Some(at) = calls.zip(&texts).rposition(is_new) {
+                        // The last one: it is the last to be forgotten.
+                        probe = one.commands.get(at).cloned();
                     }
                     let due = texts.iter().any(|text| !text.starts_with("error"));
                     unknowns.push((*unknown, due, one.caller.calls.clone()));
@@ -227,7 +232,15 @@ impl World {
         decided: &mut Vec<Decided>,
     ) -> Vec<String> {
         let answered = |call: &Call| {
+            let hold = Call {
+                verb: "hold".into(),
+                ..call.clone()
+            };
+            let is_late = call.verb == "commit" && after.call(&hold) == "EXPIRED";
             let text = after.call(call);
+            if is_late && text.starts_with("committed") && !text.ends_with(" replayed") {
+                self.coverage.note("decision", "late");
+            }
             decided.push(Decided {
                 at: now,
                 call: call.clone(),

@@ -10,6 +10,9 @@ use quota_testkit::script::Call;
 use quota_testkit::sim::steps::{Caller, Fault, Patience, Step};
 
 use super::{Running, World, options, poll};
+/// `clock_step_max`, as it comes.
+const STEP_MAX_NS: i128 = 10_000_000_000;
+
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) -> Result<(), String> {
         match fault {
@@ -20,7 +23,7 @@ impl World {
                 Ok(())
             }
             Fault::PowerInRecovery(calls, seed) => {
-                self.running = None;
+                self.died();
                 let mut random = Rng::with_seed(seed);
                 self.store.crash(&mut random);
                 self.troubled = true;
@@ -28,7 +31,7 @@ impl World {
                 self.start()
             }
             Fault::Kill => {
-                self.running = None;
+                self.died();
                 self.start()
             }
             Fault::Stop => self.stop(),
@@ -67,15 +70,26 @@ impl World {
                 Ok(())
             }
             Fault::ClockSteps(nanos) => {
+                let before = self.now();
                 self.machine.step(nanos);
+                // C1.3: no time went by, so none goes by for the server, however far the wall clock is off.
+                if self.now() != before {
+                    return Err(format!("{before:?} before a step, then {:?}", self.now()));
+                }
                 let state = self.up().clock.state();
+                let far = i128::from(state.offset_ns).abs() > STEP_MAX_NS;
+                if state.suspect != (far && !state.waiting) {
+                    return Err(format!("the wall clock stepped: {state:?}"));
+                }
                 if state.suspect {
                     self.coverage.note("turn", "clock suspect");
                 }
                 Ok(())
             }
             Fault::Reboot(nanos, seed) => {
+                self.died();
                 self.machine.reboot(nanos);
+                self.died_at = None;
                 self.lose_power(seed)
             }
             Fault::AcceptClock => self.accept_clock(),
@@ -119,13 +133,22 @@ impl World {
     }
 
     fn lose_power(&mut self, seed: u64) -> Result<(), String> {
-        self.running = None;
+        self.died();
         self.store.crash(&mut Rng::with_seed(seed));
         self.troubled = false;
         self.start()
     }
 
+    /// The process is gone.
+    fn died(&mut self) {
+        if self.running.is_some() {
+            self.died_at = Some(self.now());
+        }
+        self.running = None;
+    }
+
     fn stop(&mut self) -> Result<(), String> {
+        self.died_at = Some(self.now());
         let Running { engine, driver, .. } = self.running.take().expect("the server is up");
         engine.refuse_new();
         let mut late = Box::pin(engine.read(|_| ()));
@@ -139,14 +162,16 @@ impl World {
         self.start()
     }
 
-    /// The next sync takes long. Whoever asks meanwhile is told that the journal is down.
+    /// The next sync takes long, which is seen from outside while it does.
     fn slow(&mut self, nanos: i64) -> Result<(), String> {
         let seen = Arc::new(AtomicBool::new(false));
         let synced = Arc::new(AtomicBool::new(false));
         let (machine, engine, seen_by) =
             (self.machine.clone(), self.up().engine.clone(), seen.clone());
+        let synced_by = synced.clone();
         self.store.journal.during_sync(move || {
             machine.pass(nanos);
+            synced_by.store(true, Ordering::Release);
             seen_by.store(engine.is_journal_down(), Ordering::Release);
         });
         let was_down = self.doubt.is_some();
@@ -167,7 +192,7 @@ impl World {
     }
 
     /// A call that the world makes itself.
-    fn own_call(&mut self, text: &str) -> Call {
+    pub(super) fn own_call(&mut self, text: &str) -> Call {
         self.made += 1;
         Call::parse(&format!("{text} op=w{}", self.made))
     }

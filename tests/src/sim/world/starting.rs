@@ -32,6 +32,7 @@ impl World {
         let mut why = String::new();
         let mut accept = false;
         for tried in 0..STARTS_MAX {
+            let is_broken = self.store.is_broken();
             match self.try_start(accept) {
                 Ok(running) => {
                     self.sequence = running.driver.next_sequence();
@@ -42,6 +43,9 @@ impl World {
                     self.coverage.note("turn", "clock refused");
                     why = error;
                     accept = true;
+                }
+                Err(StartError::Disk(error)) if !is_broken => {
+                    return Err(format!("nothing is broken, and it does not start: {error}"));
                 }
                 Err(StartError::Disk(error)) => {
                     why = error;
@@ -145,6 +149,16 @@ impl World {
                 "the clock went back from {last:?}, when a batch became durable, to {now:?}"
             )));
         }
+        // In the same boot the time since the last batch went by, steered or not, and no more.
+        if let (Some(died), None) = (self.died_at.take(), accepted_ns) {
+            let since = died.since(last).as_nanos() as i128;
+            let ahead = i128::from(now.nanos()) - i128::from(died.nanos());
+            if ahead > since / 9 + 1 {
+                return Err(StartError::Wrong(format!(
+                    "the clock said {died:?} when the process died, and {now:?} at once afterwards"
+                )));
+            }
+        }
         self.auditor.restarted_at(now);
         if let Some(offset_ns) = accepted_ns.filter(|offset| *offset > 0) {
             self.auditor.jumped(now);
@@ -164,6 +178,7 @@ impl World {
         }
         let now = self.now();
         self.auditor.set_now(now);
+        self.woke_at = now;
         let mut auditor = self.auditor.clone();
         let up = self.up_mut();
         let engine = up.engine.clone();
@@ -206,6 +221,22 @@ fn compare(ledger: &Ledger, auditor: &mut Auditor, now: Timestamp) -> Result<(),
             }
         }
     }
+    for subject in &subjects {
+        if ledger.subject(subject).is_none() {
+            return Err(format!("{subject} is not there"));
+        }
+        for resource in auditor.resources() {
+            for id in auditor.quota_ids(subject, &resource) {
+                asked.push(format!("counted {subject} {resource} id={id}"));
+            }
+        }
+    }
+    // One that ended long ago may be forgotten.
+    let live = auditor.holds(false);
+    asked.extend(
+        live.iter()
+            .map(|hold| format!("hold {} id={}", hold.subject, hold.id)),
+    );
     for text in asked {
         let call = Call::parse(&text);
         same(&call, &auditor.call(&call), &bare::read(ledger, &call, now))?;

@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use quota_core::charge::charge_set;
-use quota_core::event::{Change, Charged, Event};
+use quota_core::event::{Cause, Change, Charged, Event};
 use quota_core::name::ResourceKey;
 use quota_core::resource::Kind;
 use quota_core::time::Timestamp;
 use quota_core::{Bounds, invariants};
 use quota_testkit::auditor::Auditor;
 use quota_testkit::bare::{self, BareLedger};
-use quota_testkit::script::World as _;
+use quota_testkit::script::{Call, World as _};
 
 use super::world::Decided;
 
@@ -63,6 +63,7 @@ pub(super) fn check(
                 decided.call, decided.text
             ));
         }
+        same_cause(&decided.call, &done.events)?;
         if !done.events.is_empty() {
             absorb(&mut world, &mut tally, done.events)?;
             world.ledger.expire_answers(decided.at, usize::MAX);
@@ -91,6 +92,32 @@ pub(super) fn check(
                     "{resource} of {subject}: {used} used and {held} held; events add up to {sum:?}"
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// A commit is a recorded fact only where it was asked to record, and something was not covered.
+fn same_cause(call: &Call, events: &[Event]) -> Result<(), String> {
+    for event in events {
+        let Change::Charged(charged) = &event.change else {
+            continue;
+        };
+        if !matches!(charged.cause, Cause::Commit | Cause::CommitRecord) {
+            continue;
+        }
+        let Some(hold) = &charged.hold else {
+            return Err(format!("{call} has no hold"));
+        };
+        let is_more = charged.used.iter().any(|(key, n)| *n > hold.amount(key));
+        let asks = |key: &str| call.option(key) == Some("record");
+        let checks = |key: &str| call.option(key) == Some("check");
+        let recorded = match hold.late {
+            true => asks("late") && !(is_more && checks("more")) && !charged.used.is_empty(),
+            false => asks("more") && is_more,
+        };
+        if recorded != (charged.cause == Cause::CommitRecord) {
+            return Err(format!("{call} has the cause {:?}", charged.cause));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use quota_client::{Client, Error, Options};
+use quota_client::{Client, Options};
 use quota_core::Bounds;
 use quota_testkit::auditor::Auditor;
 use quota_testkit::bare::BEGINNING;
@@ -15,7 +15,6 @@ use quota_testkit::linear::{Operation, Unexplained, explain};
 use quota_testkit::script::{Call, World as _};
 use quota_tests::grpc;
 use quota_tests::process::Server;
-use tonic::Code;
 
 const CLIENTS: usize = 8;
 const CALLS: usize = 50;
@@ -61,7 +60,7 @@ async fn answered(client: &Client, call: &Call, id: &str) -> Option<String> {
         };
         let text = match asked {
             Ok(text) => text,
-            Err(error) if is_lost(&error) => {
+            Err(error) if error.is_lost() => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
@@ -70,13 +69,6 @@ async fn answered(client: &Client, call: &Call, id: &str) -> Option<String> {
         return Some(text.trim_end_matches(" replayed").to_owned());
     }
     None
-}
-
-/// Whether the answer was lost, or there was none yet.
-fn is_lost(error: &Error) -> bool {
-    let of_connection = matches!(error.code, Code::Unknown | Code::Cancelled);
-    let in_time = matches!(error.code, Code::Unavailable | Code::DeadlineExceeded);
-    in_time || (of_connection && error.reason.is_none())
 }
 
 async fn work(

@@ -57,10 +57,12 @@ impl Error {
 
     /// Whether the answer was lost, so that the same operation may be asked again.
     pub fn is_lost(&self) -> bool {
-        matches!(
-            self.code,
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
-        )
+        match self.code {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => true,
+            // A connection that breaks within an answer; the server itself gives a reason.
+            Code::Internal => self.reason.is_none(),
+            _ => false,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use quota_client::v1::{
-    Allocation, Amount, ConsumeRequest, ListAllocationsRequest, ListUsageRequest, SubjectUsage,
-    VerifyInvariantsRequest,
+    Allocation, Amount, CheckRequest, ConsumeRequest, ListAllocationsRequest, ListUsageRequest,
+    SubjectUsage, VerifyInvariantsRequest,
 };
 use quota_client::{Applied, Client, Error};
 
@@ -127,6 +127,17 @@ impl Book {
         let verified = client.verify_invariants(request).await.unwrap();
         assert_eq!(verified.violations, Vec::<String>::new());
     }
+}
+
+/// A Check is answered.
+pub async fn check(client: &Client) {
+    let request = request("check");
+    let check = CheckRequest {
+        subject: request.subject,
+        amounts: request.amounts,
+        ..CheckRequest::default()
+    };
+    assert!(client.check(check).await.unwrap().verdict.is_some());
 }
 
 /// Every allocation, in order.

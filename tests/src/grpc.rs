@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_client::v1;
-use quota_client::{Client, Error, Options, Timestamp as ProtoTimestamp};
+use quota_client::{Client, Error, Timestamp as ProtoTimestamp};
 use quota_core::time::Timestamp;
 use quota_server::clock::Clock;
 use quota_server::engine::Engine;
@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use v1::batch_item::Item;
 use v1::linked_item::Item as LinkedKind;
 
+use crate::process;
 use crate::worlds::{TestStore, runtime};
 use words::*;
 
@@ -64,14 +65,8 @@ impl InProcess {
 
     /// A client that does not try again.
     pub fn client(&self) -> Client {
-        self.runtime.block_on(async {
-            Client::new(Options {
-                endpoint: self.endpoint.clone(),
-                retry_for: Duration::ZERO,
-                ..Options::default()
-            })
-            .unwrap()
-        })
+        self.runtime
+            .block_on(async { process::client(&self.endpoint) })
     }
 }
 

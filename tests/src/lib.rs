@@ -1,7 +1,6 @@
 //! Black-box tests: what they share. The tests themselves are in `tests/`.
 
 pub mod book;
-pub mod fuzz;
 pub mod grpc;
 pub mod http2;
 pub mod messages;

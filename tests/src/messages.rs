@@ -7,7 +7,7 @@ use proptest::sample::{Index, select};
 use prost::bytes::Buf;
 use prost::encoding::{decode_varint, encode_varint};
 
-use crate::fuzz::NUMBERS;
+use quota_testkit::fuzz::NUMBERS;
 
 /// Words of four bytes at which something ends.
 pub const WORDS: &[u32] = &[0, 1, 7, 64, 255, 4096, 1 << 26, u32::MAX - 1, u32::MAX];

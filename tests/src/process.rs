@@ -50,23 +50,16 @@ impl Server {
 
     /// Starts a server with further arguments.
     pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
-        let mut child = spawn(data_dir, arguments);
-        let stdout = child.stdout.take().unwrap();
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .unwrap_or_else(|| panic!("the server said {line:?}"));
-        Self {
-            endpoint: format!("http://{address}"),
-            child,
-        }
+        Self::listening(spawn(data_dir, arguments)).expect("the server starts")
     }
 
     /// Starts a server in a way of its own; none where it ends before it listens.
     pub fn launch(data_dir: &Path, launch: &Launch) -> Option<Self> {
-        let mut child = launch.command(data_dir).spawn().unwrap();
+        Self::listening(launch.command(data_dir).spawn().unwrap())
+    }
+
+    /// A server that was just started, once it listens.
+    fn listening(mut child: Child) -> Option<Self> {
         let stdout = child.stdout.take().unwrap();
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
@@ -147,14 +140,19 @@ impl Drop for Server {
     }
 }
 
-fn server(data_dir: &Path, arguments: &[&str]) -> Command {
+/// The server's program. The tests' own settings are none of its.
+fn plain() -> Command {
     let mut command = Command::new(binary("quota-server"));
-    // The tests' own settings are none of the server's.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("QUOTA_") {
             command.env_remove(name);
         }
     }
+    command
+}
+
+fn server(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = plain();
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
@@ -247,15 +245,10 @@ pub fn can_inject() -> bool {
 
 /// Runs `quota-server store verify`, which must find the store whole.
 pub fn verify_store(data_dir: &Path) {
-    let mut command = Command::new(binary("quota-server"));
+    let mut command = plain();
     command
         .args(["store", "verify", "--data-dir"])
         .arg(data_dir);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("QUOTA_") {
-            command.env_remove(name);
-        }
-    }
     // A start settles the tail, which takes room.
     command.env("QUOTA_SEGMENT_BYTES", "65536");
     let output = command.output().unwrap();

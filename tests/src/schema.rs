@@ -8,8 +8,8 @@ use prost::encoding::encode_varint;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
-use crate::fuzz::NUMBERS;
 use crate::messages::TEXTS;
+use quota_testkit::fuzz::NUMBERS;
 
 const SUBJECTS: &[&str] = &[
     "tenants/acme",

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use quota_core::command::{Action, Command, Operation};
+use quota_core::name::OperationId;
 use quota_core::time::Timestamp;
 use quota_core::{Bounds, Ledger};
 use quota_server::clock::{Clock, ManualClock};
@@ -137,6 +139,21 @@ impl EngineWorld {
         drop(self.engine.take());
         // The old engine's last words went to handles of before the crash.
         self.engine = Some(self.store.start());
+    }
+}
+
+/// A command of a caller, with an operation id.
+pub fn command(id: &str, action: Action) -> Command {
+    Command {
+        operation: Operation {
+            id: OperationId::parse(id).unwrap(),
+            given: true,
+            digest: [0; 16],
+            age: None,
+        },
+        provenance: Arc::default(),
+        action,
+        validate_only: false,
     }
 }
 

@@ -5,30 +5,20 @@ use std::time::Duration;
 
 use quota_core::Bounds;
 use quota_core::amount::Limit;
-use quota_core::command::{
-    Action, Command, Consume, Existence, Operation, Provenance, Reserve, SetQuota, SetResource,
-};
-use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
+use quota_core::command::{Action, Command, Consume, Existence, Reserve, SetQuota, SetResource};
+use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::quota::{Enforcement, Origin, State, Target};
 use quota_core::rejection::Rejection;
 use quota_core::resource::{Kind, WithoutQuota};
 use quota_core::verdict::Mode;
 use quota_server::engine::{Engine, Fault};
 use quota_store::Journal;
-use quota_tests::worlds::{TestStore, runtime};
+use quota_tests::worlds::{TestStore, command, runtime};
 
-fn command(id: &str, age: Option<Duration>, action: Action) -> Command {
-    Command {
-        operation: Operation {
-            id: OperationId::parse(id).unwrap(),
-            given: true,
-            digest: [1; 16],
-            age,
-        },
-        provenance: Arc::new(Provenance::default()),
-        action,
-        validate_only: false,
-    }
+fn tried(id: &str, age: Option<Duration>, action: Action) -> Command {
+    let mut command = command(id, action);
+    command.operation.age = age;
+    command
 }
 
 fn consume(subject: &str, amount: i64) -> Action {
@@ -59,14 +49,14 @@ fn a_journal_at_its_bound_forgets_before_it_drops() {
         for number in 0..20 {
             let id = format!("r{round}-{number}");
             let subject = format!("tenants/t/users/u{number}");
-            let done = engine.execute(command(&id, None, consume(&subject, 1)), None);
+            let done = engine.execute(tried(&id, None, consume(&subject, 1)), None);
             runtime.block_on(done).unwrap();
         }
         store.clock.advance(Duration::from_secs(40));
         if round % 10 == 9 {
             // Time to write bases and to trim.
             std::thread::sleep(Duration::from_millis(700));
-            let poke = command(&format!("poke-{round}"), None, consume("tenants/t", 1));
+            let poke = tried(&format!("poke-{round}"), None, consume("tenants/t", 1));
             runtime.block_on(engine.execute(poke, None)).unwrap();
             std::thread::sleep(Duration::from_millis(700));
             store.crash(&mut random);
@@ -85,7 +75,7 @@ fn a_journal_at_its_bound_forgets_before_it_drops() {
             for old in 0..=round {
                 let id = format!("r{old}-0");
                 let age = Some(Duration::from_secs(40 * (round - old + 1) + 1));
-                let retry = command(&id, age, consume("tenants/t/users/u0", 1));
+                let retry = tried(&id, age, consume("tenants/t/users/u0", 1));
                 match runtime.block_on(engine.execute(retry, None)) {
                     Ok(reply) => assert!(reply.replayed, "{id} was charged twice"),
                     Err(Fault::Rejected(Rejection::OutcomeForgotten { .. })) => {
@@ -138,7 +128,7 @@ fn many_large_refusals_do_not_stop_the_writer() {
     for subject in &lineage {
         for id in 0..16 {
             let done = engine.execute(
-                command(
+                tried(
                     &format!("{subject}{id}")[8..].replace('/', "-"),
                     None,
                     set(subject, id),
@@ -148,7 +138,7 @@ fn many_large_refusals_do_not_stop_the_writer() {
             runtime.block_on(done).unwrap();
         }
         // One more than may stand on a pair.
-        let more = engine.execute(command("more", None, set(subject, 16)), None);
+        let more = engine.execute(tried("more", None, set(subject, 16)), None);
         let refused = runtime.block_on(more);
         assert!(
             matches!(refused, Err(Fault::Rejected(Rejection::Capacity { .. }))),
@@ -159,7 +149,7 @@ fn many_large_refusals_do_not_stop_the_writer() {
         .map(|number| {
             let engine = engine.clone();
             runtime.spawn(async move {
-                let refused = command(&format!("x{number}"), None, consume(deep, 2));
+                let refused = tried(&format!("x{number}"), None, consume(deep, 2));
                 engine.execute(refused, None).await
             })
         })
@@ -192,7 +182,7 @@ fn closings_are_bounded_by_bytes() {
             existence: Existence::New,
             etag: String::new(),
         });
-        let done = engine.execute(command(&key[..3], None, set), None);
+        let done = engine.execute(tried(&key[..3], None, set), None);
         runtime.block_on(done).unwrap();
     }
     let amounts: Vec<_> = resources
@@ -216,7 +206,7 @@ fn closings_are_bounded_by_bytes() {
             labels: Default::default(),
             purpose: String::new(),
         });
-        let done = engine.execute(command(&format!("hold-{number}"), None, reserve), None);
+        let done = engine.execute(tried(&format!("hold-{number}"), None, reserve), None);
         runtime.block_on(done).unwrap();
     }
     store.clock.advance(Duration::from_secs(3600));

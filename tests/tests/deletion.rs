@@ -1,33 +1,22 @@
 //! C2.5 in numbers: a tenant with thousands of users goes in one step and is swept behind callers' backs; what
 //! comes anew under its names is never touched, whenever the power goes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use quota_core::command::{Action, Command, Consume, Operation, Provenance};
-use quota_core::name::{OperationId, ResourceKey, SubjectName};
+use quota_core::command::{Action, Command, Consume};
+use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::verdict::Mode;
 use quota_core::{Bounds, Ledger, invariants};
 use quota_server::engine::Engine;
-use quota_tests::worlds::{TestStore, runtime};
+use quota_tests::worlds::{TestStore, command, runtime};
 use tokio::runtime::Runtime;
 
 const USERS: usize = 3_000;
 
-fn command(number: &mut u64, action: Action) -> Command {
+fn next(number: &mut u64, action: Action) -> Command {
     *number += 1;
-    Command {
-        operation: Operation {
-            id: OperationId::parse(&format!("op-{number}")).unwrap(),
-            given: true,
-            digest: [0; 16],
-            age: None,
-        },
-        provenance: Arc::new(Provenance::default()),
-        action,
-        validate_only: false,
-    }
+    command(&format!("op-{number}"), action)
 }
 
 fn count(user: usize) -> Action {
@@ -66,7 +55,7 @@ fn a_large_subtree() {
     for chunk in (0..USERS).collect::<Vec<_>>().chunks(500) {
         let commands = chunk
             .iter()
-            .map(|user| command(&mut number, count(*user)))
+            .map(|user| next(&mut number, count(*user)))
             .collect();
         let replies = runtime
             .block_on(engine.execute_all(commands, None))
@@ -77,7 +66,7 @@ fn a_large_subtree() {
         name: SubjectName::parse("tenants/big").unwrap(),
         etag: String::new(),
     };
-    let delete = command(&mut number, delete);
+    let delete = next(&mut number, delete);
     runtime.block_on(engine.execute(delete, None)).unwrap();
     // At once nobody below it is there, for the writer and for those who only look.
     assert_eq!(
@@ -90,7 +79,7 @@ fn a_large_subtree() {
     assert!(engine.views().subject("tenants/big/users/u8").is_none());
     // Two come anew while the rest is swept, and the power goes.
     for user in [7, 2_999] {
-        let again = command(&mut number, count(user));
+        let again = next(&mut number, count(user));
         runtime.block_on(engine.execute(again, None)).unwrap();
     }
     let mut random = Rng::with_seed(3);

@@ -1,39 +1,22 @@
 //! C11.3 on the test disk: while the journal fails, Checks go on, writes are refused at once, nothing that was
 //! acknowledged is lost and nothing that was refused is charged.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::Bounds;
-use quota_core::command::{
-    Action, Command, CommitHold, Consume, HoldName, Operation, Provenance, Reserve, Uncovered,
-};
+use quota_core::command::{Action, Command, CommitHold, Consume, HoldName, Reserve, Uncovered};
 use quota_core::invariants;
-use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
+use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::verdict::Mode;
 use quota_server::clock::Clock;
 use quota_server::engine::{Engine, Fault};
-use quota_tests::worlds::{TestStore, runtime};
+use quota_tests::worlds::{TestStore, command, runtime};
 use tokio::runtime::Runtime;
 
 const SUBJECT: &str = "tenants/a/projects/p";
 
 fn subject() -> SubjectName {
     SubjectName::parse(SUBJECT).unwrap()
-}
-
-fn command(id: &str, action: Action) -> Command {
-    Command {
-        operation: Operation {
-            id: OperationId::parse(id).unwrap(),
-            given: true,
-            digest: [0; 16],
-            age: None,
-        },
-        provenance: Arc::new(Provenance::default()),
-        action,
-        validate_only: false,
-    }
 }
 
 fn consume(id: &str) -> Command {

@@ -14,7 +14,7 @@ use prost::Message;
 use quota_core::Bounds;
 use quota_proto::v1;
 use quota_server::config::Config;
-use quota_tests::fuzz::{Input, corpus, fuzz, inputs, run};
+use quota_testkit::fuzz::{Input, corpus, fuzz, inputs, run};
 use quota_tests::messages;
 use quota_tests::methods::Methods;
 use quota_tests::schema::{Choices, Schema};
@@ -422,7 +422,7 @@ fn any_flag_is_a_configuration_or_names_what_is_wrong() {
 /// Writes requests that are answered into the corpus anew:
 /// `cargo test -p quota-tests --test fuzz_server -- --ignored`.
 #[test]
-#[ignore = "it writes files"]
+#[ignore = "it is no test: it writes tests/corpus/requests anew after a change of the messages"]
 fn the_corpus_is_written() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = here.join("corpus/requests");

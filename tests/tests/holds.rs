@@ -1,21 +1,20 @@
 //! Many holds that end in the same second: nothing waits for their closing, which is bounded per group.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use quota_core::Bounds;
 use quota_core::amount::Limit;
 use quota_core::charge::charge_set;
 use quota_core::command::{
-    Action, Amounts, Command, Consume, Existence, Operation, Provenance, Release, Reserve, SetQuota,
+    Action, Amounts, Command, Consume, Existence, Release, Reserve, SetQuota,
 };
 use quota_core::invariants;
-use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
+use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::outcome::Answer;
 use quota_core::quota::{Enforcement, Origin, State, Target};
 use quota_core::verdict::Mode;
 use quota_server::clock::Clock;
-use quota_tests::worlds::{TestStore, runtime};
+use quota_tests::worlds::{TestStore, command, runtime};
 
 /// `QUOTA_TEST_HOLDS` sets another number, such as a million.
 const HOLDS: usize = 20_000;
@@ -24,20 +23,6 @@ const SUBJECTS: usize = 500;
 fn holds() -> usize {
     let set = std::env::var("QUOTA_TEST_HOLDS").ok();
     set.map_or(HOLDS, |number| number.parse().expect("a number"))
-}
-
-fn command(id: &str, action: Action) -> Command {
-    Command {
-        operation: Operation {
-            id: OperationId::parse(id).unwrap(),
-            given: true,
-            digest: [0; 16],
-            age: None,
-        },
-        provenance: Arc::new(Provenance::default()),
-        action,
-        validate_only: false,
-    }
 }
 
 fn cpu(amount: usize) -> Amounts {

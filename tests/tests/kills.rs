@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quota_client::v1::{
-    Amount, ConsumeRequest, ListAllocationsRequest, ReleaseRequest, VerifyInvariantsRequest,
+    Allocation, Amount, ConsumeRequest, ReleaseRequest, VerifyInvariantsRequest,
 };
 use quota_client::{Applied, Client};
+use quota_tests::book::allocations;
 use quota_tests::process::{Server, client, spawn, times};
 
 /// How often the server is killed, unless QUOTA_TEST_KILLS says.
@@ -90,24 +91,6 @@ fn amount(amount: i64) -> Amount {
     }
 }
 
-async fn allocations(client: &Client) -> BTreeMap<String, i64> {
-    let mut found = BTreeMap::new();
-    let mut request = ListAllocationsRequest {
-        page_size: 1000,
-        ..ListAllocationsRequest::default()
-    };
-    loop {
-        let page = client.list_allocations(request.clone()).await.unwrap();
-        for row in page.allocations {
-            found.insert(row.name, row.amounts[0].amount);
-        }
-        if page.next_page_token.is_empty() {
-            return found;
-        }
-        request.page_token = page.next_page_token;
-    }
-}
-
 #[tokio::test]
 async fn kills_under_load() {
     let kills = times("QUOTA_TEST_KILLS", KILLS);
@@ -145,7 +128,9 @@ async fn kills_under_load() {
         }
 
         let server = Server::start(&data);
-        let recovered = allocations(&server.client()).await;
+        let rows = allocations(&server.client()).await;
+        let row = |row: Allocation| (row.name, row.amounts[0].amount);
+        let recovered: BTreeMap<String, i64> = rows.into_iter().map(row).collect();
         let names: BTreeSet<String> = recovered.keys().cloned().collect();
         let lost: Vec<_> = held
             .difference(&names)

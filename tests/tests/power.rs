@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use quota_core::Bounds;
-use quota_core::command::{Action, Command, Consume, Operation, Provenance, Release, Resize};
+use quota_core::command::{Action, Command, Consume, Release, Resize};
 use quota_core::invariants;
-use quota_core::name::{Id, OperationId, ResourceKey, SubjectName};
+use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::verdict::Mode;
 use quota_server::engine::{Engine, Fault};
 use quota_store::Rows;
 use quota_store::disk::Disk;
-use quota_tests::worlds::{TestStore, runtime};
+use quota_tests::worlds::{TestStore, command, runtime};
 use tokio::runtime::Runtime;
 
 const LOSSES: u64 = 2000;
@@ -31,18 +31,8 @@ struct Model {
     operations: u64,
 }
 
-fn command(operation: u64, action: Action) -> Command {
-    Command {
-        operation: Operation {
-            id: OperationId::parse(&format!("op-{operation}")).unwrap(),
-            given: true,
-            digest: u128::from(operation).to_le_bytes(),
-            age: None,
-        },
-        provenance: Arc::new(Provenance::default()),
-        action,
-        validate_only: false,
-    }
+fn numbered(operation: u64, action: Action) -> Command {
+    command(&format!("op-{operation}"), action)
 }
 
 fn subject(at: usize) -> SubjectName {
@@ -104,7 +94,7 @@ impl Model {
     fn step(&mut self, engine: &Engine, runtime: &Runtime, random: &mut Rng) {
         let (name, action, amount) = random_action(random);
         self.operations += 1;
-        let command = command(self.operations, action);
+        let command = numbered(self.operations, action);
         let possible = self.allocations.entry(name).or_insert(Possible(vec![0]));
         match runtime.block_on(engine.execute(command, None)) {
             Ok(reply) if reply.outcome.is_refusal() => {}
@@ -225,7 +215,7 @@ fn a_failed_flush_is_written_again_before_anything_later() {
             purpose: String::new(),
             ttl: None,
         });
-        command(number, action)
+        numbered(number, action)
     };
     runtime.block_on(engine.execute(consume(1), None)).unwrap();
     store.journal.fail_syncs(1);
@@ -313,7 +303,7 @@ fn a_stalled_flush() {
             purpose: String::new(),
             ttl: None,
         });
-        command(number, action)
+        numbered(number, action)
     };
     store.journal.stall(true);
     let hanging = {

@@ -4,17 +4,18 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
 use prost::Message;
 use quota_client::Client;
 use quota_client::v1::{CheckRequest, ListAllocationsRequest};
-use quota_tests::book::{Book, request};
+use quota_tests::book::{Book, check, request};
 use quota_tests::http2::{self, Raw, frame};
 use quota_tests::process::{Launch, Server, health, times, verify_store};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service, http};
@@ -24,14 +25,37 @@ const CONSUME: &str = "/quota.v1.ConsumeService/Consume";
 const CHECK: &str = "/quota.v1.CheckService/Check";
 const LIST: &str = "/quota.v1.AdminService/ListAllocations";
 
-async fn check(client: &Client) {
-    let request = request("check");
-    let check = CheckRequest {
-        subject: request.subject,
-        amounts: request.amounts,
-        ..CheckRequest::default()
-    };
-    assert!(client.check(check).await.unwrap().verdict.is_some());
+/// A server whose stderr is kept.
+struct Heard {
+    server: Server,
+    data: PathBuf,
+    stderr: PathBuf,
+    /// Where both are; dropped last.
+    directory: TempDir,
+}
+
+impl Heard {
+    /// Starts one on a new directory, with these settings and at most so many files.
+    fn start(settings: &[(&str, &str)], files: Option<u64>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (data, stderr) = (
+            directory.path().join("data"),
+            directory.path().join("stderr"),
+        );
+        let launch = Launch {
+            settings,
+            files,
+            stderr: Some(&stderr),
+            ..Launch::default()
+        };
+        let server = Server::launch(&data, &launch).unwrap();
+        Self {
+            server,
+            data,
+            stderr,
+            directory,
+        }
+    }
 }
 
 /// The server answers everyone else: a Check and a charge.
@@ -49,16 +73,12 @@ fn says_no_panic(stderr: &Path) {
 /// at all, its retry settles it, and no call is under way for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_that_vanish() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, stderr) = (
-        directory.path().join("data"),
-        directory.path().join("stderr"),
-    );
-    let launch = Launch {
-        stderr: Some(&stderr),
-        ..Launch::default()
-    };
-    let server = Server::launch(&data, &launch).unwrap();
+    let Heard {
+        server,
+        data,
+        stderr,
+        directory: _directory,
+    } = Heard::start(&[], None);
     let client = server.client();
     let mut book = Book::default();
     let mut random = fastrand::Rng::with_seed(8);
@@ -244,18 +264,12 @@ async fn idle_connections() {
 /// Connections never take the files that the journal needs, and a flood of them does not keep a core busy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_files() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, stderr) = (
-        directory.path().join("data"),
-        directory.path().join("stderr"),
-    );
-    let launch = Launch {
-        settings: &[("QUOTA_SEGMENT_BYTES", "65536")],
-        files: Some(200),
-        stderr: Some(&stderr),
-        ..Launch::default()
-    };
-    let server = Server::launch(&data, &launch).unwrap();
+    let Heard {
+        server,
+        data,
+        stderr,
+        directory: _directory,
+    } = Heard::start(&[("QUOTA_SEGMENT_BYTES", "65536")], Some(200));
     let client = server.client();
     let mut book = Book::default();
     goes_on(&client, &mut book, "first").await;
@@ -278,16 +292,12 @@ async fn few_files() {
 /// Where the system has no file for a connection, the server waits a little, instead of trying without an end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accepts_that_fail() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, stderr) = (
-        directory.path().join("data"),
-        directory.path().join("stderr"),
-    );
-    let launch = Launch {
-        stderr: Some(&stderr),
-        ..Launch::default()
-    };
-    let server = Server::launch(&data, &launch).unwrap();
+    let Heard {
+        server,
+        data: _,
+        stderr,
+        directory: _directory,
+    } = Heard::start(&[], None);
     let client = server.client();
     check(&client).await;
     let pid = Pid::from_raw(server.pid());
@@ -414,16 +424,12 @@ async fn grpc(endpoint: &str, headers: &[(&str, &str)], body: &str) -> Result<St
 /// Messages that are none: each gets an error that says so, and the connection's server goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_messages() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, stderr) = (
-        directory.path().join("data"),
-        directory.path().join("stderr"),
-    );
-    let launch = Launch {
-        stderr: Some(&stderr),
-        ..Launch::default()
-    };
-    let server = Server::launch(&data, &launch).unwrap();
+    let Heard {
+        server,
+        data: _,
+        stderr,
+        directory: _directory,
+    } = Heard::start(&[], None);
     let client = server.client();
     let mut book = Book::default();
     let whole = "\0\0\0\0\u{7}\n\u{5}a/b/c";
@@ -475,16 +481,12 @@ async fn malformed_messages() {
 /// Bytes that are no HTTP/2, and frames that are no calls: an error or a closed connection, soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_frames() {
-    let directory = tempfile::tempdir().unwrap();
-    let (data, stderr) = (
-        directory.path().join("data"),
-        directory.path().join("stderr"),
-    );
-    let launch = Launch {
-        stderr: Some(&stderr),
-        ..Launch::default()
-    };
-    let server = Server::launch(&data, &launch).unwrap();
+    let Heard {
+        server,
+        data: _,
+        stderr,
+        directory: _directory,
+    } = Heard::start(&[], None);
     let client = server.client();
     let mut book = Book::default();
     let mut random = fastrand::Rng::with_seed(12);

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quota_client::v1::{CheckRequest, ErrorReason};
+use quota_client::v1::ErrorReason;
 use quota_client::{Applied, Client, Error, Options};
-use quota_tests::book::{Book, request};
+use quota_tests::book::{Book, check};
 use quota_tests::process::{
     Launch, Server, can_inject, files_with, health, refused, times, until_health, verify_store,
 };
@@ -22,17 +22,6 @@ use tonic::Code;
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
-
-async fn checks_go_on(client: &Client) {
-    let request = request("check");
-    let check = CheckRequest {
-        subject: request.subject,
-        amounts: request.amounts,
-        ..CheckRequest::default()
-    };
-    let answer = client.check(check).await.unwrap();
-    assert!(answer.verdict.is_some());
-}
 
 /// UNAVAILABLE, because of the journal, with a time to wait.
 fn is_journal_down(error: &Error) {
@@ -206,7 +195,7 @@ async fn a_full_file_system() {
         for number in 0..30 {
             let refused = book.ask(&client, &format!("during-{round}-{number}")).await;
             is_journal_down(&refused.unwrap_err());
-            checks_go_on(&client).await;
+            check(&client).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(book.open(), 1, "what is refused at once is not in doubt");
@@ -247,17 +236,27 @@ async fn a_read_only_file_system() {
     book.survives_a_kill(Server::start(&data), &data).await;
 }
 
-/// C11.3: the operation whose flush failed is not acknowledged; the server goes on by itself with a fresh
-/// segment, and the retry gets the first answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flush_that_fails() {
+/// A store in `data` that has been started once, so that a start does little; none where no system call can
+/// be made to fail.
+async fn injected_store() -> Option<(TempDir, Book)> {
     if !can_inject() {
-        return;
+        return None;
     }
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let mut book = Book::default();
     book.survives_a_kill(Server::start(&data), &data).await;
+    Some((directory, book))
+}
+
+/// C11.3: the operation whose flush failed is not acknowledged; the server goes on by itself with a fresh
+/// segment, and the retry gets the first answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_fails() {
+    let Some((directory, mut book)) = injected_store().await else {
+        return;
+    };
+    let data = directory.path().join("data");
     let (mut failed, mut refused) = (0, 0);
     for at in [1, 2, 3, 5, 6, 7, 9, 12] {
         let inject = format!("fdatasync:error=EIO:when={at}");
@@ -295,13 +294,10 @@ async fn a_flush_that_fails() {
 /// All flushes fail from one on: writes stay refused, Checks go on, and health says which is which.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flushes_that_fail_from_then_on() {
-    if !can_inject() {
+    let Some((directory, mut book)) = injected_store().await else {
         return;
-    }
-    let directory = tempfile::tempdir().unwrap();
+    };
     let data = directory.path().join("data");
-    let mut book = Book::default();
-    book.survives_a_kill(Server::start(&data), &data).await;
     for (at, is_killed) in [(10, true), (13, false)] {
         let inject = format!("fdatasync:error=EIO:when={at}+");
         let launch = Launch {
@@ -320,7 +316,7 @@ async fn flushes_that_fail_from_then_on() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
-            checks_go_on(&client).await;
+            check(&client).await;
         }
         assert!(refusals > 20, "only {refusals} refusals");
         assert_eq!(book.open(), 1, "the first failed; the others were refused");
@@ -342,13 +338,10 @@ async fn flushes_that_fail_from_then_on() {
 /// Killed exactly at one of its system calls while it works.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_a_write() {
-    if !can_inject() {
+    let Some((directory, mut book)) = injected_store().await else {
         return;
-    }
-    let directory = tempfile::tempdir().unwrap();
+    };
     let data = directory.path().join("data");
-    let mut book = Book::default();
-    book.survives_a_kill(Server::start(&data), &data).await;
     let most = times("QUOTA_TEST_WRITES", 20);
     let writes = [1, 2, 3, 4, 6, 8, 11, 15]
         .into_iter()

@@ -5,10 +5,6 @@
 
 mod admin;
 mod apply;
-#[cfg(test)]
-#[path = "../../../tests/src/fuzz.rs"]
-#[allow(dead_code, reason = "shared with the tests of other crates")]
-mod fuzz;
 mod hold;
 mod json;
 mod manifest;

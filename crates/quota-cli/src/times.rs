@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp as Instant;
 use quota_client::v1::{Period, PeriodUnit};
-use quota_client::{ProtoDuration, Timestamp};
+use quota_client::{ProtoDuration, Timestamp, positive};
 
 const SECOND_NS: i32 = 1_000_000_000;
 
@@ -151,16 +151,9 @@ pub(crate) fn period_name(period: &Period) -> String {
     }
 }
 
-/// A duration that is not negative; zero where it is none. The conversion overflows on the most negative one.
-fn positive(length: &ProtoDuration) -> Duration {
-    let length = Some(*length).filter(|length| length.seconds >= 0);
-    let length = length.and_then(|length| Duration::try_from(length).ok());
-    length.unwrap_or_default()
-}
-
 /// As in the ids of quotas: `60s`, `500ms`.
 pub(crate) fn duration_name(length: &ProtoDuration) -> String {
-    let length = positive(length);
+    let length = positive(*length).unwrap_or_default();
     let nanos = length.as_nanos();
     match nanos {
         _ if nanos.is_multiple_of(1_000_000_000) => format!("{}s", length.as_secs()),
@@ -171,7 +164,7 @@ pub(crate) fn duration_name(length: &ProtoDuration) -> String {
 
 /// How long to wait, for people: never less than it is, and no finer than it can be read.
 pub(crate) fn wait(length: &ProtoDuration) -> String {
-    let length = positive(length);
+    let length = positive(*length).unwrap_or_default();
     let up = |unit: u128| length.as_nanos().div_ceil(unit);
     let rounded = match length.as_secs() {
         0..10 => Duration::from_millis(u64::try_from(up(1_000_000)).unwrap_or(u64::MAX)),
@@ -187,7 +180,7 @@ pub(crate) fn shown(length: &ProtoDuration) -> String {
         seconds: length.seconds.saturating_abs(),
         nanos: length.nanos.saturating_abs(),
     };
-    let length = positive(&absolute);
+    let length = positive(absolute).unwrap_or_default();
     let sign = if negative { "-" } else { "" };
     format!("{sign}{}", humantime::format_duration(length))
 }
@@ -207,7 +200,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::fuzz::{NUMBERS, fuzz_text, run};
+    use quota_testkit::fuzz::{NUMBERS, fuzz_text, run};
 
     #[test]
     fn periods_are_read_and_written() {

@@ -257,7 +257,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::fuzz::{NUMBERS, fuzz_text, run};
+    use quota_testkit::fuzz::{NUMBERS, fuzz_text, run};
 
     fn resource(base: &str, display: &str, ratio: i64) -> Resource {
         Resource {

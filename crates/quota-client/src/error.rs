@@ -142,8 +142,8 @@ fn describe(finding: &LimitFinding) -> String {
     }
 }
 
-/// A duration that is not negative. The conversion of the most negative one overflows.
-pub(crate) fn positive(length: prost_types::Duration) -> Option<Duration> {
+/// A duration from the wire, if it is not negative. `std`'s own conversion overflows at the most negative one.
+pub fn positive(length: prost_types::Duration) -> Option<Duration> {
     let length = Some(length).filter(|length| length.seconds >= 0)?;
     Duration::try_from(length).ok()
 }

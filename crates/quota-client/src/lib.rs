@@ -16,7 +16,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
-pub use error::{Applied, Error, FieldViolation, refusal_status};
+pub use error::{Applied, Error, FieldViolation, positive, refusal_status};
 pub use prost_types::{Duration as ProtoDuration, Timestamp};
 pub use quota_proto::v1;
 pub use retry::new_operation_id;

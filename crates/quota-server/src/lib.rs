@@ -8,9 +8,5 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod engine;
-#[cfg(test)]
-#[path = "../../../tests/src/fuzz.rs"]
-#[allow(dead_code, reason = "shared with the tests of other crates")]
-mod fuzz;
 pub mod server;
 pub mod store;

@@ -191,11 +191,6 @@ impl Auditor {
         hasher.finish()
     }
 
-    /// How many answers are kept.
-    pub fn answers(&self) -> usize {
-        self.kept.len()
-    }
-
     /// A call that may change something, with its operation id.
     fn operate(&mut self, call: &Call) -> String {
         let lane = lane(call);

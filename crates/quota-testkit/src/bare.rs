@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quota_core::allocation::AllocationKey;
 use quota_core::amount::{AMOUNT_MAX, Limit};
 use quota_core::charge::{canonical_also, charge_set};
 use quota_core::command::{
@@ -535,12 +534,4 @@ fn amounts(call: &Call) -> Result<Amounts, Malformed> {
         read.push((key, amount));
     }
     Ok(read)
-}
-
-/// The key of a call's allocation.
-pub fn allocation_key(call: &Call) -> AllocationKey {
-    let subject = SubjectName::parse(&call.place).expect("a subject");
-    let also = also(call, &subject).expect("subjects");
-    let id = call.option("id").map(|id| Id::parse(id).expect("an id"));
-    AllocationKey::new(&subject, id.as_ref(), &also)
 }

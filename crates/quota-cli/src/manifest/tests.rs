@@ -1,5 +1,5 @@
 use super::*;
-use crate::fuzz::fuzz_text;
+use quota_testkit::fuzz::fuzz_text;
 
 #[test]
 fn what_is_printed_can_be_read() {

@@ -45,12 +45,21 @@ pub(super) struct Event {
     pub(super) job: usize,
 }
 
+/// Any text is a log of jobs that end after they start and ask for something, or an error that says why not.
 #[cfg(test)]
-impl Job {
-    /// It ends after it starts and asks for something.
-    pub(super) fn is_sound(&self) -> bool {
-        self.start < self.end && self.amounts.iter().all(|(_, amount)| *amount > 0)
-    }
+pub(super) fn fuzz(corpus: &str, pieces: &[&str], parse: fn(&str) -> Result<Log, String>) {
+    let is_sound =
+        |job: &Job| job.start < job.end && job.amounts.iter().all(|(_, amount)| *amount > 0);
+    quota_testkit::fuzz::fuzz_text(corpus, 2000, pieces, |text| match parse(text) {
+        Ok(log) => {
+            assert!(log.jobs.iter().all(is_sound), "{text:?}");
+            true
+        }
+        Err(error) => {
+            assert!(!error.is_empty());
+            false
+        }
+    });
 }
 
 impl Log {

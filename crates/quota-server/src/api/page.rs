@@ -89,7 +89,7 @@ pub(super) fn collect<E, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuzz::{fuzz_text, run};
+    use quota_testkit::fuzz::{fuzz_text, run};
 
     #[test]
     fn a_token_belongs_to_its_filters() {

@@ -70,8 +70,7 @@ impl World {
             .map_err(|error| StartError::Clock(error.to_string()))?;
         let clock = Arc::new(clock);
         let now = clock.now();
-        if let Some(rebuilt) = &recovered.report.rebuilt {
-            let _ = rebuilt;
+        if recovered.report.rebuilt.is_some() {
             self.coverage.note("turn", "rows rebuilt");
         } else if recovered.report.batches > 0 {
             self.coverage.note("turn", "rows laid over");

@@ -4,8 +4,6 @@
 //! and spliced, then bytes from nowhere. They are ordinary tests on the stable compiler: a fuzzer that looks for
 //! new paths finds more in a night, and these are run with every change. What a failure comes down to belongs
 //! into the corpus.
-//!
-//! Crates whose decoders are private take this file into their own tests by its path.
 
 use std::cell::Cell;
 use std::fmt;

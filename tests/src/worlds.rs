@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use quota_core::Bounds;
 use quota_core::command::{Action, Command, Operation};
 use quota_core::name::OperationId;
 use quota_core::time::Timestamp;
-use quota_core::{Bounds, Ledger};
 use quota_server::clock::{Clock, ManualClock};
 use quota_server::config::Config;
 use quota_server::engine::{Engine, EngineOptions, Fault, Parts};
@@ -72,9 +72,6 @@ impl TestStore {
     /// The same by another clock.
     pub fn start_by(&self, clock: Arc<dyn Clock>) -> Engine {
         let (journal, recovered) = self.recover().unwrap_or_else(|error| panic!("{error}"));
-        let ledger = recovered
-            .ledger
-            .unwrap_or_else(|| Ledger::new(self.bounds, clock.now()));
         let rows: Arc<dyn Rows> = self.rows.clone();
         let options = ApplierOptions {
             interval: Duration::from_millis(1),
@@ -83,13 +80,8 @@ impl TestStore {
             ..ApplierOptions::default()
         };
         let applier = Applier::start(rows, Arc::new(self.bases.clone()), options, 0).unwrap();
-        let parts = Parts {
-            ledger,
-            journal: Box::new(journal),
-            applier,
-            clock_accepted_ns: None,
-            marks: recovered.marks,
-        };
+        let (now, journal) = (clock.now(), Box::new(journal));
+        let parts = Parts::new(recovered, self.bounds, now, journal, applier);
         let options = EngineOptions {
             bounds: self.bounds,
             journal_bytes_max: self.journal_bytes_max,

@@ -25,8 +25,13 @@ const SMALL_RECORD_BYTES: usize = 512;
 impl Ledger {
     /// Lets an event have happened.
     pub fn absorb(&mut self, event: &Event) {
-        self.revision = event.revision;
-        self.touch(RecordKey::Meta, false);
+        if event.change.is_notice() {
+            return;
+        }
+        if event.revision != self.revision {
+            self.revision = event.revision;
+            self.touch(RecordKey::Meta, false);
+        }
         match &event.change {
             Change::SubjectCreated { name, profile } => {
                 // A dead one of that name may not have been swept yet.
@@ -52,7 +57,7 @@ impl Ledger {
                 Arc::make_mut(&mut self.resources).remove(key.as_str());
                 self.touch(RecordKey::Resource(key.clone()), false);
             }
-            Change::QuotaSet { target, quota } => {
+            Change::QuotaSet { target, quota, .. } => {
                 self.settle(event.at, target, &quota.resource);
                 let new = self.change_quotas(target, |quotas| quotas.put(quota.clone()));
                 if new {
@@ -63,6 +68,7 @@ impl Ledger {
                 target,
                 resource,
                 id,
+                ..
             } => {
                 self.settle(event.at, target, resource);
                 if self.change_quotas(target, |quotas| quotas.remove(resource, id)) {
@@ -76,6 +82,12 @@ impl Ledger {
             Change::ClockAccepted { offset_ns, to } if *offset_ns > 0 => self.memory.jumped(*to),
             Change::ClockAccepted { .. } => {}
             Change::Answered(answered) => self.recollect(answered.clone()),
+            Change::Crossed(crossing) => self.cross(crossing),
+            Change::Exceeded(_)
+            | Change::Refused(_)
+            | Change::Usage(_)
+            | Change::ClockDoubted { .. }
+            | Change::Started { .. } => {}
         }
     }
 
@@ -142,7 +154,7 @@ impl Ledger {
         }
     }
 
-    fn touch_subject(&mut self, name: &str) {
+    pub(crate) fn touch_subject(&mut self, name: &str) {
         if let Some(subject) = self.subjects.get(name) {
             let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
             self.touch_weighing(key, false, bytes);
@@ -384,6 +396,7 @@ impl Ledger {
 
     /// Takes a subject out of the maps, and its quotas.
     pub(crate) fn remove_subject(&mut self, name: &SubjectName) {
+        self.index_standings(name, false);
         if let Some(gone) = self.subjects.remove(name) {
             for quota in gone.quotas.iter() {
                 self.count_quota(&quota.resource, false);
@@ -423,8 +436,10 @@ impl Ledger {
     }
 
     pub(crate) fn add_subject(&mut self, subject: Subject) {
-        self.names.insert(subject.name.clone());
-        self.subjects.insert(subject.name.clone(), subject);
+        let name = subject.name.clone();
+        self.names.insert(name.clone());
+        self.subjects.insert(name.clone(), subject);
+        self.index_standings(&name, true);
     }
 
     pub(crate) fn index_labels(&mut self, allocation: &Allocation, add: bool) {

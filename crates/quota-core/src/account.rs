@@ -2,6 +2,7 @@
 
 use crate::ends::Ends;
 use crate::name::Id;
+use crate::notice::Standing;
 use crate::period::{Period, Window};
 use crate::rate::{Bucket, Fill, Rate, RateBefore};
 use crate::time::Timestamp;
@@ -67,6 +68,8 @@ pub struct Account {
     pub counts: Vec<Count>,
     /// RATE: the bucket of each quota, by the quota's id.
     pub buckets: Vec<(Id, Bucket)>,
+    /// Limits that it was last told to be near or above, by the quota's id.
+    pub standings: Vec<(Id, Standing)>,
 }
 
 impl Account {
@@ -148,6 +151,7 @@ impl Account {
         const ACCOUNT: usize = 80;
         const PART: usize = 64;
         let parts = self.counts.len().saturating_add(self.buckets.len());
+        let parts = parts.saturating_add(self.standings.len());
         parts.saturating_mul(PART).saturating_add(ACCOUNT)
     }
 }

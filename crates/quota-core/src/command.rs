@@ -393,6 +393,17 @@ impl Command {
 }
 
 impl Action {
+    /// The subject that asks for more; none where nothing can be refused.
+    pub fn asks_for(&self) -> Option<&SubjectName> {
+        match self {
+            Self::Consume(consume) => Some(&consume.subject),
+            Self::Resize(resize) => Some(&resize.subject),
+            Self::Reserve(reserve) => Some(&reserve.subject),
+            Self::CommitHold(commit) => Some(&commit.hold.subject),
+            _ => None,
+        }
+    }
+
     /// The first pair of the subject that it is about.
     pub fn lane(&self) -> &str {
         match self {

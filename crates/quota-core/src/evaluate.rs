@@ -273,7 +273,7 @@ fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict
                 None => tightest.push((&quota.resource, remaining, at)),
             }
         }
-        if quota.enforcement != Enforcement::Shadow && quota.is_near(taken, limit) {
+        if quota.enforcement != Enforcement::Shadow && quota.is_near(taken, limit, 0) {
             verdict.near.push(gauge.headroom(line.name, limit, taken));
         }
     }

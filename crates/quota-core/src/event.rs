@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use crate::allocation::Allocation;
+use crate::amount::Limit;
 use crate::command::{CorrectUsage, Digest, Provenance, ResetUsage};
 use crate::hold::Hold;
 use crate::name::{Id, OperationId, ResourceKey, SubjectName};
+use crate::notice::{Crossing, Exceeded, Refused, UsageNow};
 use crate::outcome::Outcome;
 use crate::quota::{Quota, Target};
 use crate::resource::Resource;
@@ -38,6 +40,10 @@ impl Event {
             Change::Charged(charged) => {
                 let findings = charged.facts.len().saturating_add(charged.shadows.len());
                 findings.saturating_add(2).saturating_mul(EVENT)
+            }
+            Change::Usage(usage) => {
+                let accounts = usage.accounts.len().saturating_mul(96);
+                accounts.saturating_add(EVENT)
             }
             _ => EVENT,
         }
@@ -88,6 +94,8 @@ pub struct Charged {
     pub held: Vec<(ResourceKey, i64)>,
     /// The allocation afterwards; without amounts where it ended.
     pub allocation: Option<Arc<Allocation>>,
+    /// Whether the allocation was not there before.
+    pub born: bool,
     /// The hold afterwards.
     pub hold: Option<Arc<Hold>>,
     /// Why.
@@ -107,6 +115,7 @@ impl Charged {
             used: Vec::new(),
             held: Vec::new(),
             allocation: None,
+            born: false,
             hold: None,
             cause,
             facts: Vec::new(),
@@ -150,6 +159,8 @@ pub enum Change {
         target: Target,
         /// The quota afterwards.
         quota: Arc<Quota>,
+        /// Its limit before; absent where it is new.
+        before: Option<Limit>,
     },
     /// A quota was deleted.
     QuotaDeleted {
@@ -159,6 +170,8 @@ pub enum Change {
         resource: ResourceKey,
         /// Its id.
         id: Id,
+        /// Its limit.
+        before: Limit,
     },
     /// A subject was deleted with all below it, and the patterns below it.
     SubjectDeleted {
@@ -180,6 +193,47 @@ pub enum Change {
     },
     /// A command was answered and its answer is remembered.
     Answered(Arc<Remembered>),
+    /// A limit was exceeded by what was charged all the same.
+    Exceeded(Box<Exceeded>),
+    /// An account came to be near a limit or above it, or no longer is.
+    Crossed(Box<Crossing>),
+    /// Commands were refused.
+    Refused(Box<Refused>),
+    /// What a subject has, once in a second in which that changed.
+    Usage(Box<UsageNow>),
+    /// The wall clock stepped, and is not followed; or it does not differ any more.
+    ClockDoubted {
+        /// The wall clock less the server's, in nanoseconds.
+        offset_ns: i64,
+        /// Whether it is in doubt.
+        doubted: bool,
+    },
+    /// A server was started on what another left.
+    Started {
+        /// Batches that were laid over the rows.
+        batches: u64,
+        /// Whether the rows had to be rebuilt.
+        rebuilt: bool,
+    },
+}
+
+impl Change {
+    /// Whether it is for whoever asks what happened. An answer is kept for its caller alone.
+    pub fn is_told(&self) -> bool {
+        !matches!(self, Self::Answered(_))
+    }
+
+    /// Whether it only tells what else is known, and is no command's.
+    pub fn is_notice(&self) -> bool {
+        matches!(
+            self,
+            Self::Exceeded(_)
+                | Self::Refused(_)
+                | Self::Usage(_)
+                | Self::ClockDoubted { .. }
+                | Self::Started { .. }
+        )
+    }
 }
 
 /// An outcome with what is needed to know its operation again (C6.6).

@@ -93,6 +93,8 @@ pub struct Ledger {
     pub(crate) ended: BTreeSet<(Timestamp, HoldKey)>,
     /// Rows that end by themselves, by the second since the Unix epoch at which they do.
     pub(crate) due: BTreeSet<(i64, RowKey)>,
+    /// Accounts that are near a limit or above it, by when a count of theirs starts anew.
+    pub(crate) standing_due: BTreeSet<(Timestamp, SubjectName, ResourceKey)>,
     /// Deleted subjects with descendants that are not swept yet, each with the last revision that is dead.
     pub(crate) dying: Arc<BTreeMap<SubjectName, u64>>,
     /// Subjects that are not in this ledger and count against its bound: those of a fork's origin.
@@ -199,6 +201,7 @@ impl Ledger {
             holds: BTreeMap::new(),
             ended: BTreeSet::new(),
             due: BTreeSet::new(),
+            standing_due: BTreeSet::new(),
             dying: Arc::default(),
             elsewhere: 0,
             by_label: BTreeMap::new(),

@@ -38,6 +38,7 @@ pub mod invariants;
 pub mod labels;
 pub mod ledger;
 pub mod name;
+pub mod notice;
 pub mod operation;
 pub mod outcome;
 pub mod period;
@@ -49,6 +50,7 @@ pub mod rejection;
 pub mod resource;
 mod stake;
 pub mod subject;
+pub mod tally;
 pub mod time;
 pub mod verdict;
 

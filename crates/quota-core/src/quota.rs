@@ -231,9 +231,10 @@ impl Quota {
         Some((period, since.max(valid)))
     }
 
-    /// Whether `taken` is at or above the share of `limit` from which answers warn.
-    pub fn is_near(&self, taken: i64, limit: i64) -> bool {
-        let share = i128::from(self.near_percent.unwrap_or(NEAR_PERCENT));
+    /// Whether `taken` is at or above the share of `limit` from which answers warn, less `slack` percent of it.
+    pub fn is_near(&self, taken: i64, limit: i64, slack: u8) -> bool {
+        let share = self.near_percent.unwrap_or(NEAR_PERCENT);
+        let share = i128::from(share.saturating_sub(slack));
         let taken = i128::from(taken).saturating_mul(100);
         limit > 0 && taken >= i128::from(limit).saturating_mul(share)
     }

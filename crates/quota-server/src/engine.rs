@@ -21,6 +21,7 @@ use quota_core::rejection::Rejection;
 use quota_core::{Bounds, Ledger};
 use quota_store::Journal;
 use quota_store::applier::{Applier, Progress};
+use quota_store::recovery::{Recovered, Report};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -80,6 +81,33 @@ pub struct Parts {
     pub clock_accepted_ns: Option<i64>,
     /// Instants and the first sequence at or after them.
     pub marks: std::collections::VecDeque<(quota_core::time::Timestamp, u64)>,
+    /// Number of the next event that is told.
+    pub next_event: u64,
+    /// What recovery did; absent where the store is new.
+    pub report: Option<Report>,
+}
+
+impl Parts {
+    /// What was recovered, or a new ledger that begins at `now`.
+    pub fn new(
+        recovered: Recovered,
+        bounds: Bounds,
+        now: quota_core::time::Timestamp,
+        journal: Box<dyn Journal>,
+        applier: Applier,
+    ) -> Self {
+        let report = recovered.ledger.as_ref().map(|_| recovered.report);
+        let ledger = recovered.ledger;
+        Self {
+            ledger: ledger.unwrap_or_else(|| Ledger::new(bounds, now)),
+            journal,
+            applier,
+            clock_accepted_ns: None,
+            marks: recovered.marks,
+            next_event: recovered.next_event,
+            report,
+        }
+    }
 }
 
 /// A handle on the engine.

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use quota_core::Ledger;
 use quota_store::applier::{Applier, ApplierOptions};
 use quota_store::data_dir::{DataDir, DataDirError};
 use quota_store::disk::RealDisk;
@@ -95,19 +94,15 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
     let rows: Arc<dyn Rows> = rows;
     let since_base = bytes_since_base(&journal, &bases)?;
     let applier = Applier::start(rows, bases, applier_options, since_base)?;
-    let ledger = recovered
-        .ledger
-        .unwrap_or_else(|| Ledger::new(bounds, clock.now()));
+    let report = recovered.report.clone();
+    let parts = Parts::new(recovered, bounds, clock.now(), Box::new(journal), applier);
     Ok(Opened {
         parts: Parts {
-            ledger,
-            journal: Box::new(journal),
-            applier,
             clock_accepted_ns,
-            marks: recovered.marks,
+            ..parts
         },
         clock,
-        report: recovered.report,
+        report,
         directory,
     })
 }

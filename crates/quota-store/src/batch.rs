@@ -8,6 +8,7 @@ use quota_core::record::{Image, RecordKey};
 use quota_core::time::Timestamp;
 
 use crate::format::{self, EventBody, FormatError, ImageBody};
+use crate::told::ToldBatch;
 
 /// The clocks when a batch was decided (C1.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,11 +59,15 @@ struct BatchBody {
     suspect: bool,
     #[prost(bool, tag = "7")]
     waiting: bool,
+    /// Number of the first event that is told, or of the next.
+    #[prost(uint64, tag = "9")]
+    first_event: u64,
 }
 
 impl Batch {
-    /// Writes down what happened and the new value of every record that it touched.
-    pub fn new(stamp: Stamp, events: &[Event], images: &[Image]) -> Self {
+    /// Writes down what happened and the new value of every record that it touched. `first_event` is the number
+    /// of the first of the events that are told.
+    pub fn new(stamp: Stamp, first_event: u64, events: &[Event], images: &[Image]) -> Self {
         let message = BatchBody {
             now: stamp.now.nanos(),
             boot_id: stamp.boot_id.to_vec(),
@@ -71,6 +76,7 @@ impl Batch {
             images: images.iter().map(format::body_of_image).collect(),
             suspect: stamp.suspect,
             waiting: stamp.waiting,
+            first_event,
         };
         let body = format::versioned_bytes(&message);
         let rows = message.images.into_iter().map(RowImage::from).collect();
@@ -111,33 +117,58 @@ pub struct Contents {
     pub rows: Vec<RowImage>,
     /// Number of events.
     pub events: usize,
+    /// Number of the next event that is told.
+    pub next_event: u64,
 }
 
 impl Contents {
     /// Reads the bytes of a batch.
     pub fn read(body: &[u8]) -> Result<Self, FormatError> {
         let message = BatchBody::decode(format::versioned(body)?)?;
-        let boot_id = message
-            .boot_id
-            .try_into()
-            .map_err(|_| FormatError::damaged("a boot id of another size"))?;
+        let stamp = message.stamp()?;
         let events = message.events.len();
         let mut answers = Vec::new();
         for event in message.events {
             answers.extend(format::remembered_of_body(event)?);
         }
+        let told = events.saturating_sub(answers.len()) as u64;
         let images = message.images.iter().map(format::image_of_body);
         Ok(Self {
-            stamp: Stamp {
-                now: Timestamp::from_nanos(message.now),
-                boot_id,
-                boot_ns: message.boot_ns,
-                suspect: message.suspect,
-                waiting: message.waiting,
-            },
+            stamp,
             answers,
             images: images.collect::<Result<_, _>>()?,
             rows: message.images.into_iter().map(RowImage::from).collect(),
+            events,
+            next_event: message.first_event.saturating_add(told),
+        })
+    }
+}
+
+impl BatchBody {
+    fn stamp(&self) -> Result<Stamp, FormatError> {
+        let boot_id = self.boot_id.as_slice().try_into();
+        Ok(Stamp {
+            now: Timestamp::from_nanos(self.now),
+            boot_id: boot_id.map_err(|_| FormatError::damaged("a boot id of another size"))?,
+            boot_ns: self.boot_ns,
+            suspect: self.suspect,
+            waiting: self.waiting,
+        })
+    }
+}
+
+impl ToldBatch {
+    /// Reads what the bytes of a batch tell.
+    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
+        let message = BatchBody::decode(format::versioned(body)?)?;
+        let stamp = message.stamp()?;
+        let mut events = Vec::new();
+        for event in message.events {
+            events.extend(format::told_of_body(event)?);
+        }
+        Ok(Self {
+            stamp,
+            first: message.first_event,
             events,
         })
     }

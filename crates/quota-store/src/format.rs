@@ -2,18 +2,19 @@
 //! still read. A version byte stands before every body; before the first tag a version may be dropped.
 
 mod event;
+mod notice;
 mod outcome;
 mod quota;
 mod record;
 mod row;
 mod verdict;
 
-pub(crate) use event::{EventBody, body_of_event, remembered_of_body};
+pub(crate) use event::{EventBody, body_of_event, remembered_of_body, told_of_body};
 pub(crate) use record::{ImageBody, body_of_image, image_of_body, key_bytes, key_of_bytes};
 pub(crate) use record::{record_bytes, record_of_bytes};
 
 /// Version of every body below.
-pub(crate) const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 3;
 
 /// Bytes that this version cannot read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

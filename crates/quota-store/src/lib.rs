@@ -24,6 +24,7 @@ pub mod format;
 pub mod journal;
 pub mod recovery;
 pub mod rows;
+pub mod told;
 
 pub use batch::{Batch, Stamp};
 pub use journal::Journal;

@@ -32,6 +32,8 @@ pub struct Recovered {
     pub report: Report,
     /// Instants and the first sequence at or after them, a minute apart, in order.
     pub marks: VecDeque<(Timestamp, u64)>,
+    /// Number of the next event that is told.
+    pub next_event: u64,
 }
 
 /// What recovery did.
@@ -189,6 +191,7 @@ fn build(
         last: None,
         report: Report::default(),
         marks: VecDeque::new(),
+        next_event: 1,
     };
     if journal.next_sequence() > 1 {
         let mut ledger = Ledger::from_records(bounds, records)
@@ -202,6 +205,7 @@ fn build(
             let contents = read_batch(sequence, body)?;
             mark(&mut recovered.marks, contents.stamp.now, sequence);
             recovered.last = Some(contents.stamp);
+            recovered.next_event = contents.next_event;
             for answer in contents.answers {
                 ledger.recollect(answer);
             }

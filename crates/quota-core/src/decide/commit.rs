@@ -97,6 +97,7 @@ impl Ledger {
             used: due.amounts,
             held: freed,
             allocation: allocation.clone(),
+            born: allocation.is_some(),
             hold: Some(hold.clone()),
             ..Charged::new(&live.subject, &live.also, cause).noting(&verdict)
         };

@@ -65,8 +65,8 @@ impl Ledger {
         let granted = verdict.granted(&consume.amounts);
         let kept = self.of_kind(&granted, &[Kind::Allocation, Kind::Concurrency]);
         let allocation = (!kept.is_empty()).then(|| {
-            Arc::new(match live {
-                Some(live) => self.with_amounts(&live, sum(&live.amounts, &kept), now),
+            Arc::new(match &live {
+                Some(live) => self.with_amounts(live, sum(&live.amounts, &kept), now),
                 None => Allocation {
                     key,
                     subject: consume.subject.clone(),
@@ -94,6 +94,7 @@ impl Ledger {
         }
         changes.push(Change::Charged(Box::new(Charged {
             used: granted,
+            born: allocation.is_some() && live.is_none(),
             allocation: allocation.clone(),
             ..Charged::new(&consume.subject, &consume.also, cause).noting(&verdict)
         })));

@@ -89,6 +89,7 @@ impl Ledger {
         changes.push(Change::QuotaSet {
             target: set.target.clone(),
             quota: quota.clone(),
+            before: live.map(|live| live.limit),
         });
         Ok(Step {
             answer: Answer::Quotas(vec![QuotaAnswer {
@@ -227,6 +228,7 @@ impl Ledger {
                 target: target.clone(),
                 resource: resource.clone(),
                 id: id.clone(),
+                before: live.limit,
             }],
         })
     }

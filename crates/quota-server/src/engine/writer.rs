@@ -9,7 +9,9 @@ use std::time::Duration;
 use quota_core::Ledger;
 use quota_core::command::Command;
 use quota_core::event::{Change, Event};
+use quota_core::notice::Cause;
 use quota_core::record::Image;
+use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_store::applier::{Applier, Progress};
 use quota_store::journal::AppendError;
@@ -31,6 +33,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 const FORGET_MAX: usize = 4096;
 /// Rows closed per group while callers wait: about a millisecond of work.
 const CLOSE_MAX: usize = 256;
+/// Subjects told of per group while callers wait. What is left comes with the next group.
+const TELL_MAX: usize = 2048;
 /// Rows closed between two looks at the size of the batch.
 const CLOSE_STEP: usize = 64;
 /// Rows closed per group while nobody does.
@@ -55,6 +59,12 @@ pub(super) struct Writer {
     maintained_ns: i64,
     behind: bool,
     rows_failed: Option<String>,
+    /// Number of the next event that is told.
+    next_event: u64,
+    /// What is told once a second.
+    tally: Tally,
+    /// The wall clock was in doubt when it was last looked at.
+    doubted: bool,
 }
 
 /// A decided group on its way to the journal.
@@ -89,15 +99,24 @@ impl Writer {
             maintained_ns: 0,
             behind: false,
             rows_failed: None,
+            next_event: parts.next_event,
+            tally: Tally::default(),
+            doubted: false,
         };
-        let accepted = parts.clock_accepted_ns.map(|offset_ns| {
-            let now = writer.shared.clock.now();
-            writer.ledger.started_by(now, offset_ns)
+        let now = writer.shared.clock.now();
+        let accepted = parts.clock_accepted_ns;
+        let accepted = accepted.map(|offset_ns| writer.ledger.started_by(now, offset_ns));
+        let started = parts.report.map(|report| {
+            let change = Change::Started {
+                batches: report.batches,
+                rebuilt: report.rebuilt.is_some(),
+            };
+            writer.ledger.notice(now, Cause::default(), change)
         });
-        if let Some(event) = &accepted {
+        let events: Vec<Event> = accepted.into_iter().chain(started).collect();
+        for event in &events {
             writer.ledger.absorb(event);
         }
-        let events: Vec<Event> = accepted.into_iter().collect();
         if let Some(written) = writer.batch(&events) {
             writer.append(written).map_err(|(error, _)| error)?;
         }
@@ -146,19 +165,23 @@ impl Writer {
         }
     }
 
-    /// How long until a row ends by itself and can be closed.
+    /// How long until a row ends by itself and can be closed, or there is something to tell.
     fn until_due(&self) -> Duration {
-        let Some(second) = self.ledger.next_due() else {
-            return IDLE;
-        };
-        let due = Timestamp::from_nanos(second.saturating_mul(SECOND_NS));
-        due.since(self.shared.clock.now())
+        let second = |second: i64| Timestamp::from_nanos(second.saturating_mul(SECOND_NS));
+        let due = [
+            self.ledger.next_due().map(second),
+            self.ledger.next_announcement(),
+            self.tally.due(),
+        ];
+        let due = due.into_iter().flatten().min();
+        due.map_or(IDLE, |due| due.since(self.shared.clock.now()))
     }
 
     fn group(&mut self, items: Vec<Item>) {
         let now = self.shared.clock.now();
         let mut group = Undurable::default();
         let mut reads = Vec::new();
+        self.tell(now, items.is_empty(), &mut group);
         self.close_due(now, items.is_empty(), &mut group);
         if self.breaker.is_open() {
             refuse(items);
@@ -216,6 +239,12 @@ impl Writer {
                 }
             }
             let decided = self.ledger.decide(now, command);
+            if let Ok(reply) = &decided.reply
+                && !reply.replayed
+                && !command.validate_only
+            {
+                self.tally.refused(now, command, &reply.outcome.answer);
+            }
             self.absorb(decided.events, group);
             replies.push(decided.reply);
         }
@@ -241,6 +270,29 @@ impl Writer {
         group.bytes.saturating_add(self.ledger.images_weight()) >= GROUP_BYTES_MAX
     }
 
+    /// Tells what was counted in a second that is over, and of counts that have started anew: more of it when
+    /// nobody waits.
+    fn tell(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
+        let most = match idle {
+            true => CLOSE_IDLE_MAX,
+            false => TELL_MAX,
+        };
+        let mut done = 0;
+        while done < most && !self.breaker.is_open() {
+            let told = self.tally.tell(&self.ledger, now, CLOSE_STEP);
+            let anew = self.ledger.announce_due(now, CLOSE_STEP);
+            if told.is_empty() && anew.is_empty() {
+                return;
+            }
+            self.absorb(told, group);
+            self.absorb(anew, group);
+            done += CLOSE_STEP;
+            if self.is_full(group) {
+                self.commit(std::mem::take(group));
+            }
+        }
+    }
+
     /// Closes rows whose time is over: more of them when nobody waits.
     fn close_due(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
         let most = match idle {
@@ -263,10 +315,13 @@ impl Writer {
     }
 
     /// Makes a decided group durable, then answers it.
-    fn commit(&mut self, group: Undurable) {
+    fn commit(&mut self, mut group: Undurable) {
         if !group.events.is_empty() {
             let now = self.shared.clock.now();
             self.ledger.expire_answers(now, FORGET_MAX);
+            self.tally.stirred(now, &group.events);
+            let told = self.ledger.announce(now, &group.events);
+            self.absorb(told, &mut group);
         }
         if (!group.events.is_empty() || self.ledger.images_weight() > 0)
             && let Some(written) = self.batch(&group.events)
@@ -292,8 +347,11 @@ impl Writer {
             return None;
         }
         let stamp = self.shared.clock.stamp();
+        let first_event = self.next_event;
+        let told = events.iter().filter(|event| event.change.is_told());
+        self.next_event += told.count() as u64;
         Some(Written {
-            batch: Batch::new(stamp, events, &images),
+            batch: Batch::new(stamp, first_event, events, &images),
             images,
             now: stamp.now,
             needed_by_answers: self.first_answered(),
@@ -359,6 +417,7 @@ impl Writer {
             return;
         }
         self.maintained_ns = now_ns;
+        self.look_at_the_clock();
         let progress = self.applier.progress();
         self.report_rows(&progress);
         let needed = self.needed_by_rows(&progress);
@@ -367,6 +426,25 @@ impl Writer {
         if self.journal.size_bytes() > self.shared.options.journal_bytes_max {
             self.shorten(needed);
         }
+    }
+
+    /// Tells when the wall clock comes into doubt, and when it no longer is.
+    fn look_at_the_clock(&mut self) {
+        let state = self.shared.clock.state();
+        if state.suspect == self.doubted {
+            return;
+        }
+        self.doubted = state.suspect;
+        let change = Change::ClockDoubted {
+            offset_ns: state.offset_ns,
+            doubted: state.suspect,
+        };
+        let now = self.shared.clock.now();
+        let events = vec![self.ledger.notice(now, Cause::default(), change)];
+        self.commit(Undurable {
+            events,
+            ..Undurable::default()
+        });
     }
 
     /// What waits for the rows is bounded: first commands wait a little, then as long as it takes.
@@ -468,7 +546,7 @@ impl Writer {
         }
         let stamp = self.shared.clock.stamp();
         let sequence = self.journal.next_sequence();
-        let seal = Batch::new(stamp, &[], &[]);
+        let seal = Batch::new(stamp, self.next_event, &[], &[]);
         match self.journal.append(sequence, seal.body()) {
             Ok(()) => self.applier.offer(sequence, seal.into_rows(), 0),
             Err(error) => warn!(%error, "the journal could not be sealed"),

@@ -4,14 +4,23 @@
 use std::sync::Arc;
 
 use prost::{Message, Oneof};
+use quota_core::amount::Limit;
 use quota_core::event::{Cause, Change, Charged, Event, Remembered};
-use quota_core::name::OperationId;
+use quota_core::name::{Id, OperationId, ResourceKey, SubjectName, SubjectPattern};
+use quota_core::quota::Target;
+use quota_core::time::Timestamp;
 
 use super::FormatError;
+use super::notice::{
+    CrossingBody, ExceededBody, RefusedBody, UsageBody, body_of_crossing, body_of_exceeded,
+    body_of_refused, body_of_usage, crossing_of_body, exceeded_of_body, refused_of_body,
+    usage_of_body,
+};
 use super::outcome::{OutcomeBody, body_of_outcome, outcome_of_body};
-use super::record::{AmountBody, bodies_of_amounts};
-use super::row::number_of_end;
-use super::verdict::{FindingBody, bodies_of_findings};
+use super::record::{AmountBody, amounts_of_bodies, bodies_of_amounts};
+use super::row::{end_of_number, names, number_of_end, texts};
+use super::verdict::{given, text};
+use crate::told::{Told, ToldAllocation, ToldCharge, ToldHold, What};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct EventBody {
@@ -28,7 +37,7 @@ pub(crate) struct EventBody {
     source: String,
     #[prost(
         oneof = "ChangeBody",
-        tags = "6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
     )]
     change: Option<ChangeBody>,
 }
@@ -49,8 +58,6 @@ enum ChangeBody {
     ResourceDeleted(String),
     #[prost(message, tag = "10")]
     QuotaSet(QuotaNameBody),
-    #[prost(message, tag = "11")]
-    QuotaDeleted(QuotaNameBody),
     #[prost(message, tag = "12")]
     Charged(ChargedBody),
     #[prost(message, tag = "13")]
@@ -64,6 +71,34 @@ enum ChangeBody {
     /// Nanoseconds.
     #[prost(int64, tag = "17")]
     ClockAccepted(i64),
+    #[prost(message, tag = "18")]
+    ClockDoubted(ClockDoubtedBody),
+    #[prost(message, tag = "19")]
+    Started(StartedBody),
+    #[prost(message, tag = "20")]
+    Exceeded(ExceededBody),
+    #[prost(message, tag = "21")]
+    Crossed(CrossingBody),
+    #[prost(message, tag = "22")]
+    Refused(RefusedBody),
+    #[prost(message, tag = "23")]
+    Usage(UsageBody),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ClockDoubtedBody {
+    #[prost(int64, tag = "1")]
+    offset_ns: i64,
+    #[prost(bool, tag = "2")]
+    doubted: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StartedBody {
+    #[prost(uint64, tag = "1")]
+    batches: u64,
+    #[prost(bool, tag = "2")]
+    rebuilt: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,9 +109,19 @@ struct QuotaNameBody {
     resource: String,
     #[prost(string, tag = "3")]
     id: String,
-    /// The limit as text; empty when deleted.
-    #[prost(string, tag = "4")]
-    limit: String,
+    /// Absent when deleted.
+    #[prost(message, optional, tag = "4")]
+    after: Option<GivenLimitBody>,
+    /// Absent when new.
+    #[prost(message, optional, tag = "5")]
+    before: Option<GivenLimitBody>,
+}
+
+/// A limit; unlimited without a value.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct GivenLimitBody {
+    #[prost(int64, optional, tag = "1")]
+    value: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -91,10 +136,6 @@ struct ChargedBody {
     held: Vec<AmountBody>,
     #[prost(uint32, tag = "5")]
     cause: u32,
-    #[prost(message, repeated, tag = "6")]
-    facts: Vec<FindingBody>,
-    #[prost(message, repeated, tag = "7")]
-    shadows: Vec<FindingBody>,
     #[prost(message, optional, tag = "8")]
     allocation: Option<AllocationNameBody>,
     #[prost(message, optional, tag = "9")]
@@ -111,6 +152,8 @@ struct AllocationNameBody {
     ended: bool,
     #[prost(btree_map = "string, string", tag = "4")]
     labels: std::collections::BTreeMap<String, String>,
+    #[prost(bool, tag = "5")]
+    born: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -164,43 +207,48 @@ struct AnsweredBody {
 }
 
 pub(crate) fn body_of_event(event: &Event) -> EventBody {
-    let quota_name = |target: &dyn std::fmt::Display, resource: &_, id: &_, limit| QuotaNameBody {
-        target: target.to_string(),
-        resource: quota_core::name::ResourceKey::to_string(resource),
-        id: quota_core::name::Id::to_string(id),
-        limit,
+    let quota_name = |target: &Target, resource: &ResourceKey, id: &Id, before, after| {
+        ChangeBody::QuotaSet(QuotaNameBody {
+            target: target.to_string(),
+            resource: resource.to_string(),
+            id: id.to_string(),
+            after: Option::map(after, body_of_limit),
+            before: Option::map(before, body_of_limit),
+        })
     };
     let change = match &event.change {
         Change::SubjectCreated { name, .. } => ChangeBody::SubjectCreated(name.to_string()),
         Change::SubjectChanged { name, .. } => ChangeBody::SubjectChanged(name.to_string()),
         Change::ResourceSet(resource) => ChangeBody::ResourceSet(resource.key.to_string()),
         Change::ResourceDeleted(key) => ChangeBody::ResourceDeleted(key.to_string()),
-        Change::QuotaSet { target, quota } => ChangeBody::QuotaSet(quota_name(
+        Change::QuotaSet {
+            target,
+            quota,
+            before,
+        } => quota_name(
             target,
             &quota.resource,
             &quota.id,
-            quota.limit.to_string(),
-        )),
+            *before,
+            Some(quota.limit),
+        ),
         Change::QuotaDeleted {
             target,
             resource,
             id,
-        } => ChangeBody::QuotaDeleted(quota_name(target, resource, id, String::new())),
+            before,
+        } => quota_name(target, resource, id, Some(*before), None),
         Change::SubjectDeleted { name } => ChangeBody::SubjectDeleted(name.to_string()),
         Change::Charged(charged) => ChangeBody::Charged(body_of_charged(charged)),
         Change::UsageReset(reset) => ChangeBody::UsageReset(UsageResetBody {
             subject: reset.subject.to_string(),
             resource: reset.resource.to_string(),
-            quota: reset
-                .quota
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            quota: text(reset.quota.as_ref()),
             purpose: reset.purpose.clone(),
         }),
         Change::UsageCorrected(correct) => ChangeBody::UsageCorrected(UsageCorrectedBody {
             subject: correct.subject.to_string(),
-            also: correct.also.iter().map(ToString::to_string).collect(),
+            also: texts(&correct.also),
             amounts: bodies_of_amounts(&correct.amounts),
             past: correct.past,
             purpose: correct.purpose.clone(),
@@ -211,15 +259,23 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
             digest: answered.digest.to_vec(),
             outcome: Some(body_of_outcome(&answered.outcome)),
         }),
+        Change::ClockDoubted { offset_ns, doubted } => ChangeBody::ClockDoubted(ClockDoubtedBody {
+            offset_ns: *offset_ns,
+            doubted: *doubted,
+        }),
+        Change::Started { batches, rebuilt } => ChangeBody::Started(StartedBody {
+            batches: *batches,
+            rebuilt: *rebuilt,
+        }),
+        Change::Exceeded(exceeded) => ChangeBody::Exceeded(body_of_exceeded(exceeded)),
+        Change::Crossed(crossing) => ChangeBody::Crossed(body_of_crossing(crossing)),
+        Change::Refused(refused) => ChangeBody::Refused(body_of_refused(refused)),
+        Change::Usage(usage) => ChangeBody::Usage(body_of_usage(usage)),
     };
     EventBody {
         at: event.at.nanos(),
         revision: event.revision,
-        operation: event
-            .operation
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        operation: text(event.operation.as_ref()),
         actor: event.provenance.actor.clone(),
         source: event.provenance.source.clone(),
         change: Some(change),
@@ -229,31 +285,16 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
 fn body_of_charged(charged: &Charged) -> ChargedBody {
     ChargedBody {
         subject: charged.subject.to_string(),
-        also: charged.also.iter().map(ToString::to_string).collect(),
+        also: texts(&charged.also),
         used: bodies_of_amounts(&charged.used),
         held: bodies_of_amounts(&charged.held),
-        cause: match charged.cause {
-            Cause::Consume => 1,
-            Cause::Record => 2,
-            Cause::Release => 3,
-            Cause::Resize => 4,
-            Cause::ReleaseMatching => 5,
-            Cause::Renew => 6,
-            Cause::Reserve => 7,
-            Cause::Commit => 8,
-            Cause::CommitRecord => 9,
-            Cause::RenewHold => 10,
-            Cause::Cancel => 11,
-            Cause::Expire => 12,
-            Cause::ResizeRecord => 13,
-        },
-        facts: bodies_of_findings(&charged.facts),
-        shadows: bodies_of_findings(&charged.shadows),
+        cause: number_of_cause(charged.cause),
         allocation: charged.allocation.as_ref().map(|row| AllocationNameBody {
             key: row.key.as_str().to_owned(),
             generation: row.generation,
             ended: row.amounts.is_empty(),
             labels: row.labels.clone(),
+            born: charged.born,
         }),
         hold: charged.hold.as_ref().map(|hold| HoldNameBody {
             key: hold.key.as_str().to_owned(),
@@ -283,4 +324,131 @@ pub(crate) fn remembered_of_body(body: EventBody) -> Result<Option<Arc<Remembere
         revision: body.revision,
         outcome: Arc::new(outcome_of_body(outcome)?),
     })))
+}
+
+/// What an event tells; none of what is kept for its caller alone.
+pub(crate) fn told_of_body(body: EventBody) -> Result<Option<Told>, FormatError> {
+    let change = body.change.ok_or_else(|| {
+        FormatError::damaged("an event of a kind that this version does not know")
+    })?;
+    let what = match change {
+        ChangeBody::Answered(_) => return Ok(None),
+        ChangeBody::SubjectCreated(name) => What::SubjectCreated(SubjectName::parse(&name)?),
+        ChangeBody::SubjectChanged(name) => What::SubjectChanged(SubjectName::parse(&name)?),
+        ChangeBody::SubjectDeleted(name) => What::SubjectDeleted(SubjectName::parse(&name)?),
+        ChangeBody::ResourceSet(key) => What::ResourceSet(ResourceKey::parse(&key)?),
+        ChangeBody::ResourceDeleted(key) => What::ResourceDeleted(ResourceKey::parse(&key)?),
+        ChangeBody::QuotaSet(quota) => What::Quota {
+            target: target_of_text(&quota.target)?,
+            resource: ResourceKey::parse(&quota.resource)?,
+            id: Id::parse(&quota.id)?,
+            before: quota.before.map(limit_of_body),
+            after: quota.after.map(limit_of_body),
+        },
+        ChangeBody::Charged(charged) => What::Charged(Box::new(charge_of_body(charged)?)),
+        ChangeBody::UsageReset(reset) => What::UsageReset {
+            subject: SubjectName::parse(&reset.subject)?,
+            resource: ResourceKey::parse(&reset.resource)?,
+            quota: given(&reset.quota).map(Id::parse).transpose()?,
+            purpose: reset.purpose,
+        },
+        ChangeBody::UsageCorrected(correct) => What::UsageCorrected {
+            subject: SubjectName::parse(&correct.subject)?,
+            also: names(&correct.also)?,
+            amounts: amounts_of_bodies(correct.amounts)?,
+            purpose: correct.purpose,
+        },
+        ChangeBody::ClockAccepted(offset_ns) => What::ClockAccepted { offset_ns },
+        ChangeBody::ClockDoubted(body) => What::ClockDoubted {
+            offset_ns: body.offset_ns,
+            doubted: body.doubted,
+        },
+        ChangeBody::Started(body) => What::Started {
+            batches: body.batches,
+            rebuilt: body.rebuilt,
+        },
+        ChangeBody::Exceeded(body) => What::Exceeded(Box::new(exceeded_of_body(body)?)),
+        ChangeBody::Crossed(body) => What::Crossed(Box::new(crossing_of_body(body)?)),
+        ChangeBody::Refused(body) => What::Refused(Box::new(refused_of_body(body)?)),
+        ChangeBody::Usage(body) => What::Usage(Box::new(usage_of_body(body)?)),
+    };
+    Ok(Some(Told {
+        at: Timestamp::from_nanos(body.at),
+        operation: body.operation,
+        actor: body.actor,
+        source: body.source,
+        what,
+    }))
+}
+
+fn charge_of_body(body: ChargedBody) -> Result<ToldCharge, FormatError> {
+    Ok(ToldCharge {
+        subject: SubjectName::parse(&body.subject)?,
+        also: names(&body.also)?,
+        used: amounts_of_bodies(body.used)?,
+        held: amounts_of_bodies(body.held)?,
+        cause: cause_of_number(body.cause)?,
+        allocation: body.allocation.map(|row| ToldAllocation {
+            key: row.key,
+            generation: row.generation,
+            born: row.born,
+            ended: row.ended,
+            labels: row.labels,
+        }),
+        hold: match body.hold {
+            None => None,
+            Some(hold) => Some(ToldHold {
+                key: hold.key,
+                generation: hold.generation,
+                end: end_of_number(hold.end)?,
+                labels: hold.labels,
+            }),
+        },
+    })
+}
+
+fn target_of_text(text: &str) -> Result<Target, FormatError> {
+    Ok(match SubjectName::parse(text) {
+        Ok(name) => Target::Subject(name),
+        Err(_) => Target::Pattern(SubjectPattern::parse(text)?),
+    })
+}
+
+fn body_of_limit(limit: Limit) -> GivenLimitBody {
+    GivenLimitBody {
+        value: limit.value(),
+    }
+}
+
+fn limit_of_body(body: GivenLimitBody) -> Limit {
+    body.value.map_or(Limit::Unlimited, Limit::Value)
+}
+
+/// The causes by their numbers, which stay.
+const CAUSES: [Cause; 13] = [
+    Cause::Consume,
+    Cause::Record,
+    Cause::Release,
+    Cause::Resize,
+    Cause::ReleaseMatching,
+    Cause::Renew,
+    Cause::Reserve,
+    Cause::Commit,
+    Cause::CommitRecord,
+    Cause::RenewHold,
+    Cause::Cancel,
+    Cause::Expire,
+    Cause::ResizeRecord,
+];
+
+fn number_of_cause(cause: Cause) -> u32 {
+    let at = CAUSES.iter().zip(1..).find(|(have, _)| **have == cause);
+    at.map_or(0, |(_, number)| number)
+}
+
+fn cause_of_number(number: u32) -> Result<Cause, FormatError> {
+    let found = CAUSES.iter().zip(1..).find(|(_, have)| *have == number);
+    found
+        .map(|(cause, _)| *cause)
+        .ok_or_else(|| FormatError::damaged(format!("a change by cause {number}")))
 }

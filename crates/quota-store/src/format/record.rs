@@ -9,6 +9,7 @@ use quota_core::allocation::AllocationKey;
 use quota_core::ends::Ends;
 use quota_core::hold::HoldKey;
 use quota_core::name::{Id, ResourceKey, SubjectName};
+use quota_core::notice::{Level, Standing};
 use quota_core::quota::{QuotaList, Target};
 use quota_core::rate::Bucket;
 use quota_core::record::{Floor, Image, Meta, Record, RecordKey};
@@ -168,6 +169,19 @@ struct AccountBody {
     counts: Vec<CountBody>,
     #[prost(message, repeated, tag = "5")]
     buckets: Vec<BucketBody>,
+    #[prost(message, repeated, tag = "6")]
+    standings: Vec<StandingBody>,
+}
+
+/// What was last told of an account against a limit.
+#[derive(Clone, PartialEq, Message)]
+struct StandingBody {
+    #[prost(string, tag = "1")]
+    quota: String,
+    #[prost(bool, tag = "2")]
+    over: bool,
+    #[prost(int64, optional, tag = "3")]
+    until: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -323,6 +337,15 @@ fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
             })
             .collect(),
         buckets: account.buckets.iter().map(bucket).collect(),
+        standings: account
+            .standings
+            .iter()
+            .map(|(quota, standing)| StandingBody {
+                quota: quota.to_string(),
+                over: standing.level == Level::Over,
+                until: standing.until.map(Timestamp::nanos),
+            })
+            .collect(),
     }
 }
 
@@ -345,12 +368,23 @@ fn account_of_body(body: AccountBody) -> Result<(ResourceKey, Account), FormatEr
         let bucket_then = Bucket::of_parts(owed, bucket.interval_ns, at);
         Ok::<_, FormatError>((Id::parse(&bucket.quota)?, bucket_then))
     });
+    let standings = body.standings.into_iter().map(|body| {
+        let standing = Standing {
+            level: match body.over {
+                true => Level::Over,
+                false => Level::Near,
+            },
+            until: body.until.map(Timestamp::from_nanos),
+        };
+        Ok::<_, FormatError>((Id::parse(&body.quota)?, standing))
+    });
     let account = Account {
         used: body.used,
         held: body.held,
         ends: Ends::default(),
         counts: counts.collect::<Result<_, _>>()?,
         buckets: buckets.collect::<Result<_, _>>()?,
+        standings: standings.collect::<Result<_, _>>()?,
     };
     Ok((ResourceKey::parse(&body.resource)?, account))
 }

@@ -145,17 +145,7 @@ pub(crate) fn body_of_hold(hold: &Hold) -> HoldBody {
 pub(crate) fn hold_of_body(body: HoldBody) -> Result<Hold, FormatError> {
     let (subject, also) = charged(&body.subject, &body.also, &body.incarnations)?;
     let id = Id::parse(&body.id)?;
-    let end = match body.end {
-        0 => None,
-        1 => Some(End::Committed),
-        2 => Some(End::Cancelled),
-        3 => Some(End::Expired),
-        other => {
-            return Err(FormatError::damaged(format!(
-                "a hold that ended by {other}"
-            )));
-        }
-    };
+    let end = end_of_number(body.end)?;
     Ok(Hold {
         key: HoldKey::new(&subject, &id),
         subject,
@@ -184,7 +174,27 @@ pub(crate) fn number_of_end(end: End) -> u32 {
     }
 }
 
-fn texts(names: &[SubjectName]) -> Vec<String> {
+/// How a hold ended; none while it lives.
+pub(crate) fn end_of_number(number: u32) -> Result<Option<End>, FormatError> {
+    Ok(match number {
+        0 => None,
+        1 => Some(End::Committed),
+        2 => Some(End::Cancelled),
+        3 => Some(End::Expired),
+        other => {
+            return Err(FormatError::damaged(format!(
+                "a hold that ended by {other}"
+            )));
+        }
+    })
+}
+
+pub(crate) fn names(texts: &[String]) -> Result<Vec<SubjectName>, FormatError> {
+    let names = texts.iter().map(|text| SubjectName::parse(text));
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+pub(crate) fn texts(names: &[SubjectName]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }
 

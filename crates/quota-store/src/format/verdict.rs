@@ -64,7 +64,7 @@ pub(crate) struct FindingBody {
 }
 
 #[derive(Clone, Copy, PartialEq, Oneof)]
-enum LimitBody {
+pub(super) enum LimitBody {
     #[prost(int64, tag = "6")]
     Value(i64),
     #[prost(bool, tag = "7")]
@@ -72,7 +72,7 @@ enum LimitBody {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-struct WindowBody {
+pub(crate) struct WindowBody {
     #[prost(int64, tag = "1")]
     start: i64,
     #[prost(int64, optional, tag = "2")]
@@ -143,8 +143,12 @@ pub(crate) fn verdict_of_body(body: VerdictBody) -> Result<Verdict, FormatError>
     })
 }
 
-pub(crate) fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
-    let body = |finding: &Finding| FindingBody {
+fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
+    findings.iter().map(body_of_finding).collect()
+}
+
+pub(super) fn body_of_finding(finding: &Finding) -> FindingBody {
+    FindingBody {
         subject: finding.subject.to_string(),
         resource: finding.resource.to_string(),
         quota: text(finding.quota.as_ref()),
@@ -167,15 +171,14 @@ pub(crate) fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
         shortfall: finding.shortfall,
         window: finding.window.map(body_of_window),
         retry_ns: finding.retry.map(nanos),
-    };
-    findings.iter().map(body).collect()
+    }
 }
 
 fn findings_of_bodies(bodies: Vec<FindingBody>) -> Result<Vec<Finding>, FormatError> {
     bodies.into_iter().map(finding_of_body).collect()
 }
 
-fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError> {
+pub(super) fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError> {
     Ok(Finding {
         subject: SubjectName::parse(&body.subject)?,
         resource: ResourceKey::parse(&body.resource)?,
@@ -231,14 +234,14 @@ fn headroom_of_body(body: HeadroomBody) -> Result<Headroom, FormatError> {
     })
 }
 
-fn body_of_window(window: Window) -> WindowBody {
+pub(super) fn body_of_window(window: Window) -> WindowBody {
     WindowBody {
         start: window.start.nanos(),
         end: window.end.map(Timestamp::nanos),
     }
 }
 
-fn window_of_body(body: WindowBody) -> Window {
+pub(super) fn window_of_body(body: WindowBody) -> Window {
     Window {
         start: Timestamp::from_nanos(body.start),
         end: body.end.map(Timestamp::from_nanos),
@@ -249,10 +252,10 @@ fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn text<T: ToString>(value: Option<&T>) -> String {
+pub(super) fn text<T: ToString>(value: Option<&T>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
-fn given(text: &str) -> Option<&str> {
+pub(super) fn given(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }

@@ -76,11 +76,6 @@ impl World {
             self.coverage.note("turn", "rows laid over");
         }
         self.settle(recovered.ledger.as_ref(), now, clock.accepted_ns())?;
-        let ledger = match recovered.ledger {
-            Some(ledger) => ledger,
-            None => Ledger::new(self.store.bounds, now),
-        };
-        compare(&ledger, &mut self.auditor, now).map_err(StartError::Wrong)?;
         let rows: Arc<dyn Rows> = self.store.rows.clone();
         let applier_options = ApplierOptions {
             lag_bytes_max: 1 << 12,
@@ -92,13 +87,12 @@ impl World {
         let applier =
             Applier::driven(rows, bases, applier_options, 0).map_err(|error| disk(&error))?;
         let rows = applier.driver();
+        let journal = Box::new(journal);
         let parts = Parts {
-            ledger,
-            journal: Box::new(journal),
-            applier,
             clock_accepted_ns: clock.accepted_ns(),
-            marks: recovered.marks,
+            ..Parts::new(recovered, self.store.bounds, now, journal, applier)
         };
+        compare(&parts.ledger, &mut self.auditor, now).map_err(StartError::Wrong)?;
         let options = EngineOptions {
             bounds: self.store.bounds,
             queue_max: QUEUE_MAX,

@@ -151,7 +151,7 @@ fn applied(gauge: &Gauge<'_>) -> v1::AppliedQuota {
         since_time: gauge.since.map(timestamp),
         interval: rate.map(|rate| duration(rate.interval)),
         bucket: bucket.unwrap_or_default(),
-        near: most.is_some_and(|most| quota.is_near(taken, most)),
+        near: most.is_some_and(|most| quota.is_near(taken, most, 0)),
     }
 }
 

@@ -1,0 +1,213 @@
+//! What is told once a second: who was refused how often, and what each subject that changed has now.
+//!
+//! It is counted here until its second is over, and then becomes events. Nothing that is decided depends on it: a
+//! kill loses the counts of at most a second of refusals, which changed nothing, and no usage that the next
+//! change would not tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Ledger;
+use crate::charge::charge_set;
+use crate::command::{Action, Command};
+use crate::event::{Change, Event};
+use crate::name::{ResourceKey, SubjectName};
+use crate::notice::{Cause, Refused, UsageNow};
+use crate::outcome::Answer;
+use crate::resource::Kind;
+use crate::time::{SECOND_NS, Timestamp};
+use crate::verdict::{Finding, Reason, Verdict};
+
+/// Most refusals of different subjects and limits that are told apart in one second; others are counted under the
+/// limit alone. An abuser who makes up subjects fills no disk.
+pub const REFUSALS_MAX: usize = 1024;
+
+/// A limit that refused, and whom.
+type Key = (SubjectName, SubjectName, ResourceKey, String, u8);
+
+/// What happened in a second, on its way to being told.
+#[derive(Default, Debug)]
+pub struct Tally {
+    /// The second since the Unix epoch in which it happened.
+    second: i64,
+    refused: BTreeMap<Key, (Refused, Cause)>,
+    stirred: BTreeMap<SubjectName, BTreeSet<ResourceKey>>,
+}
+
+impl Tally {
+    /// Counts a refusal of a command, if it is one.
+    pub fn refused(&mut self, now: Timestamp, command: &Command, answer: &Answer) {
+        let cause = || -> Cause {
+            let operation = Some(command.operation.id.clone());
+            (operation, command.provenance.clone())
+        };
+        match (&command.action, answer) {
+            (Action::Linked(members), Answer::Linked(answers)) => {
+                for (member, answer) in members.iter().zip(answers) {
+                    if let (Some(subject), Some(verdict)) = (member.asks_for(), verdict(answer)) {
+                        self.count(now, subject, verdict, cause());
+                    }
+                }
+            }
+            (action, answer) => {
+                if let (Some(subject), Some(verdict)) = (action.asks_for(), verdict(answer)) {
+                    self.count(now, subject, verdict, cause());
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, now: Timestamp, subject: &SubjectName, verdict: &Verdict, cause: Cause) {
+        self.note(now);
+        for finding in &verdict.refusals {
+            let mut key = key_of(subject, finding);
+            if self.refused.len() >= REFUSALS_MAX && !self.refused.contains_key(&key) {
+                key.0 = finding.subject.clone();
+            }
+            let subject = key.0.clone();
+            let (refused, by) = self.refused.entry(key).or_insert_with(|| {
+                let refused = Refused {
+                    subject,
+                    finding: finding.clone(),
+                    count: 0,
+                    first: now,
+                };
+                (refused, cause.clone())
+            });
+            refused.count = refused.count.saturating_add(1);
+            refused.finding = finding.clone();
+            *by = cause.clone();
+        }
+    }
+
+    /// Notes which accounts events changed.
+    pub fn stirred(&mut self, now: Timestamp, events: &[Event]) {
+        for event in events {
+            match &event.change {
+                Change::Charged(charged) => {
+                    let changes = charged.used.iter().chain(&charged.held);
+                    self.stir(now, &charged.subject, &charged.also, changes);
+                }
+                Change::UsageCorrected(correct) => {
+                    self.stir(now, &correct.subject, &correct.also, correct.amounts.iter());
+                }
+                Change::UsageReset(reset) => {
+                    self.note(now);
+                    let resources = self.stirred.entry(reset.subject.clone());
+                    resources.or_default().insert(reset.resource.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn stir<'a>(
+        &mut self,
+        now: Timestamp,
+        subject: &SubjectName,
+        also: &[SubjectName],
+        changes: impl Iterator<Item = &'a (ResourceKey, i64)> + Clone,
+    ) {
+        self.note(now);
+        for name in charge_set(subject, also) {
+            if !self.stirred.contains_key(name) {
+                let name = SubjectName::of_checked(name);
+                self.stirred.insert(name, BTreeSet::new());
+            }
+            if let Some(resources) = self.stirred.get_mut(name) {
+                for (resource, _) in changes.clone() {
+                    if !resources.contains(resource) {
+                        resources.insert(resource.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, now: Timestamp) {
+        if self.is_empty() {
+            self.second = now.whole_second();
+        }
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.stirred.is_empty()
+    }
+
+    /// When there is something to tell.
+    pub fn due(&self) -> Option<Timestamp> {
+        let next = self.second.saturating_add(1).saturating_mul(SECOND_NS);
+        (!self.is_empty()).then(|| Timestamp::from_nanos(next))
+    }
+
+    /// What there is to tell of a second that is over, at most `most` events; what is left comes with the next
+    /// call.
+    pub fn tell(&mut self, ledger: &Ledger, now: Timestamp, most: usize) -> Vec<Event> {
+        let mut told = Vec::new();
+        if self.due().is_none_or(|due| due > now) {
+            return told;
+        }
+        while told.len() < most
+            && let Some((_, (refused, cause))) = self.refused.pop_first()
+        {
+            told.push(ledger.notice(now, cause, Change::Refused(Box::new(refused))));
+        }
+        while told.len() < most
+            && let Some((subject, resources)) = self.stirred.pop_first()
+        {
+            if let Some(usage) = usage(ledger, now, subject, resources) {
+                let change = Change::Usage(Box::new(usage));
+                told.push(ledger.notice(now, Cause::default(), change));
+            }
+        }
+        told
+    }
+}
+
+/// What a subject has now of these resources; none where it is gone, or has accounts of none of them.
+fn usage(
+    ledger: &Ledger,
+    now: Timestamp,
+    subject: SubjectName,
+    resources: BTreeSet<ResourceKey>,
+) -> Option<UsageNow> {
+    let known = ledger.subject(subject.as_str())?;
+    let accounts: Vec<_> = resources
+        .into_iter()
+        .filter(|resource| ledger.kind(resource) != Kind::Rate)
+        .filter_map(|resource| {
+            let taken = known.account(&resource)?.at(now);
+            Some((resource, taken.used, taken.held))
+        })
+        .collect();
+    (!accounts.is_empty()).then_some(UsageNow { subject, accounts })
+}
+
+fn key_of(subject: &SubjectName, finding: &Finding) -> Key {
+    let quota = finding.quota.as_ref().map(ToString::to_string);
+    let reason = match finding.reason {
+        Reason::Limit => 0,
+        Reason::Rate => 1,
+        Reason::PeriodExhausted => 2,
+        Reason::TooLarge => 3,
+        Reason::NoQuota => 4,
+        Reason::Suspended => 5,
+    };
+    (
+        subject.clone(),
+        finding.subject.clone(),
+        finding.resource.clone(),
+        quota.unwrap_or_default(),
+        reason,
+    )
+}
+
+fn verdict(answer: &Answer) -> Option<&Verdict> {
+    let verdict = match answer {
+        Answer::Charged { verdict, .. }
+        | Answer::Reserved { verdict, .. }
+        | Answer::Committed { verdict, .. } => verdict,
+        _ => return None,
+    };
+    verdict.is_denied().then_some(verdict)
+}

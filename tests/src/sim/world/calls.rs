@@ -71,7 +71,6 @@ impl World {
     fn asked<'a>(&mut self, callers: &'a [Caller], now: Timestamp) -> Vec<Waiting<'a>> {
         let mut lanes: Vec<String> = Vec::new();
         let mut waiting: Vec<Waiting<'_>> = Vec::new();
-        let mut weight = 0;
         for (at, caller) in callers.iter().enumerate() {
             let mut commands = Vec::new();
             for call in &caller.calls {
@@ -106,7 +105,6 @@ impl World {
             };
             one.poll();
             one.refused = one.answer.is_some();
-            weight += one.weight();
             // A lane that was shed as a whole has lost its turn.
             waiting.iter_mut().for_each(Waiting::poll);
             let waits = |at: usize| {
@@ -126,13 +124,15 @@ impl World {
                     lanes.push(lane);
                 }
             }
-            // Whoever vanishes from a full queue may be shed or not; nobody would know.
-            let is_gone = caller.patience == Patience::Gone && weight <= QUEUE_MAX;
-            if is_gone && one.answer.is_none() {
+            waiting.push(one);
+        }
+        // Not before: nobody would know whether they were shed for those who came later.
+        waiting.iter_mut().for_each(Waiting::poll);
+        for one in &mut waiting {
+            if one.caller.patience == Patience::Gone && one.answer.is_none() {
                 one.future = None;
                 self.coverage.note("engine", "withdrawn");
             }
-            waiting.push(one);
         }
         waiting
     }

@@ -1,8 +1,12 @@
 //! What every implementation of the two traits must pass. Each suite takes a maker of empty stores, and
 //! where the store survives its process, a way to open it again.
 
+mod reader;
+
 use crate::journal::{AppendError, Journal};
 use crate::rows::{RowChange, Rows};
+
+pub use reader::journal_reader;
 
 /// Reads everything from `sequence` on.
 pub fn read(journal: &dyn Journal, sequence: u64) -> Vec<(u64, Vec<u8>)> {

@@ -1,19 +1,26 @@
 //! The journal: batches in order, each durable before it is acknowledged (C11.1).
 
+mod durable;
 mod extent;
 mod frame;
 mod memory;
+mod reader;
 mod segments;
 
 use std::io;
+use std::sync::Arc;
 
 pub use memory::MemoryJournal;
+pub use reader::{Cursor, IsBefore, JournalReader, KeptBatch, Listener};
 pub use segments::{SegmentJournal, SegmentOptions};
 
 /// Largest body of a batch, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Largest segment, in bytes: one is read into memory whole.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Hash of a batch: over the hash of the batch before (zeros before the first), the sequence and the body.
+pub type Hash = [u8; 32];
 
 /// What is shown each batch: its sequence and its body.
 pub type Reader<'a> = dyn FnMut(u64, &[u8]) -> Result<(), JournalError> + 'a;
@@ -32,8 +39,18 @@ pub trait Journal: Send {
     /// appended is the same one again, whole, and its success decides that it is.
     fn append(&mut self, sequence: u64, body: &[u8]) -> Result<(), AppendError>;
 
-    /// Shows every batch from `sequence` on to `each`, in order.
-    fn read_from(&self, sequence: u64, each: &mut Reader<'_>) -> Result<(), JournalError>;
+    /// Reads beside the writer, from any thread.
+    fn reader(&self) -> Arc<dyn JournalReader>;
+
+    /// Shows every batch from `sequence` on to `each`, in order: each has its checksum and follows the one
+    /// before it.
+    fn read_from(&self, sequence: u64, each: &mut Reader<'_>) -> Result<(), JournalError> {
+        let mut cursor = self.reader().cursor(sequence.max(self.first_sequence()))?;
+        while let Some(batch) = cursor.next()? {
+            each(batch.sequence, &batch.body)?;
+        }
+        Ok(())
+    }
 
     /// Drops batches before `sequence` as far as that is cheap; says how many bytes that gave back.
     fn trim(&mut self, sequence: u64) -> Result<u64, JournalError>;
@@ -97,6 +114,12 @@ pub enum JournalError {
         /// The file.
         file: String,
     },
+    /// A batch that is asked for is not there any more.
+    #[error("the journal begins at batch {first} by now")]
+    Trimmed {
+        /// The first batch that is there.
+        first: u64,
+    },
     /// Whoever reads it cannot go on.
     #[error("{0}")]
     Reader(String),
@@ -108,4 +131,19 @@ pub enum JournalError {
         /// Why.
         why: String,
     },
+}
+
+impl JournalError {
+    fn io(file: &str, error: io::Error) -> Self {
+        let file = file.to_owned();
+        Self::Io { file, error }
+    }
+
+    fn damaged(file: &str, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            file: file.to_owned(),
+            offset,
+            what: what.into(),
+        }
+    }
 }

@@ -3,13 +3,12 @@
 //! The header names the batch before by its hash (a chain over all records) and the sequence that was
 //! durable when this one was written, which is how recovery tells a torn tail from damage before it.
 
+use super::Hash;
+
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 4] = *b"QFRM";
 const ALIGN: usize = 8;
-
-/// Hash of a batch: over the hash before, the sequence and the body.
-pub(super) type Hash = [u8; 32];
 
 /// The header of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +78,15 @@ pub(super) fn read(bytes: &[u8], offset: usize) -> Option<(Header, &[u8])> {
         body_bytes,
     };
     Some((header, body))
+}
+
+/// The sequence and the size of the body that a header states. The checksum covers the body too: nothing here
+/// is certain.
+pub(super) fn outline(header: &[u8]) -> Option<(u64, usize)> {
+    let size = u32::from_le_bytes(header.get(4..8)?.try_into().ok()?);
+    let sequence = u64::from_le_bytes(header.get(8..16)?.try_into().ok()?);
+    let is_one = header.get(..4)? == MAGIC;
+    is_one.then_some((sequence, usize::try_from(size).ok()?))
 }
 
 /// Whether a frame starts at `offset` that the file ends within. A segment has its whole room before a frame is

@@ -1,31 +1,57 @@
 //! A journal in memory: for tests of what stands above the trait.
 
-use super::{AppendError, Journal, JournalError, Reader};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// Batches in a vector.
-#[derive(Clone, Default, Debug)]
-pub struct MemoryJournal {
+use parking_lot::RwLock;
+
+use super::durable::Durable;
+use super::frame;
+use super::reader::{Cursor, IsBefore, JournalReader, KeptBatch, Listener};
+use super::{AppendError, Journal, JournalError};
+
+/// Batches in a queue.
+pub struct MemoryJournal(Arc<Shared>);
+
+/// What the journal and its readers share.
+struct Shared {
+    kept: RwLock<Kept>,
+    durable: Durable,
+}
+
+struct Kept {
     first: u64,
-    bodies: Vec<Vec<u8>>,
+    batches: VecDeque<KeptBatch>,
 }
 
 impl MemoryJournal {
     /// An empty journal.
     pub fn new() -> Self {
-        Self {
-            first: 1,
-            bodies: Vec::new(),
-        }
+        let shared = Shared {
+            kept: RwLock::new(Kept {
+                first: 1,
+                batches: VecDeque::new(),
+            }),
+            durable: Durable::default(),
+        };
+        shared.durable.publish(1);
+        Self(Arc::new(shared))
+    }
+}
+
+impl Default for MemoryJournal {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl Journal for MemoryJournal {
     fn next_sequence(&self) -> u64 {
-        self.first.saturating_add(self.bodies.len() as u64)
+        self.0.durable.next()
     }
 
     fn first_sequence(&self) -> u64 {
-        self.first
+        self.0.kept.read().first
     }
 
     fn append(&mut self, sequence: u64, body: &[u8]) -> Result<(), AppendError> {
@@ -33,29 +59,106 @@ impl Journal for MemoryJournal {
         if sequence != actual {
             return Err(AppendError::Fenced { actual });
         }
-        self.bodies.push(body.to_vec());
+        {
+            let mut kept = self.0.kept.write();
+            let previous = kept.batches.back().map_or([0; 32], |last| last.hash);
+            kept.batches.push_back(KeptBatch {
+                sequence,
+                body: body.to_vec(),
+                previous,
+                hash: frame::hash(&previous, sequence, body),
+            });
+        }
+        self.0.durable.publish(sequence.saturating_add(1));
         Ok(())
     }
 
-    fn read_from(&self, sequence: u64, each: &mut Reader<'_>) -> Result<(), JournalError> {
-        for (at, body) in (self.first..).zip(&self.bodies) {
-            if at >= sequence {
-                each(at, body)?;
-            }
-        }
-        Ok(())
+    fn reader(&self) -> Arc<dyn JournalReader> {
+        Arc::new(MemoryReader(self.0.clone()))
     }
 
     fn trim(&mut self, sequence: u64) -> Result<u64, JournalError> {
         let before = self.size_bytes();
-        while self.first < sequence && !self.bodies.is_empty() {
-            self.bodies.remove(0);
-            self.first = self.first.saturating_add(1);
+        let mut kept = self.0.kept.write();
+        // The last one stays: the next is chained to it.
+        while kept.first < sequence && kept.batches.len() > 1 {
+            kept.batches.pop_front();
+            kept.first = kept.first.saturating_add(1);
         }
+        drop(kept);
         Ok(before.saturating_sub(self.size_bytes()))
     }
 
     fn size_bytes(&self) -> u64 {
-        self.bodies.iter().map(|body| body.len() as u64).sum()
+        let kept = self.0.kept.read();
+        let sizes = kept.batches.iter().map(|batch| batch.body.len() as u64);
+        sizes.sum()
+    }
+}
+
+struct MemoryReader(Arc<Shared>);
+
+impl JournalReader for MemoryReader {
+    fn first_sequence(&self) -> u64 {
+        self.0.kept.read().first
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.0.durable.next()
+    }
+
+    fn cursor(&self, sequence: u64) -> Result<Box<dyn Cursor>, JournalError> {
+        let first = self.first_sequence();
+        match sequence < first {
+            true => Err(JournalError::Trimmed { first }),
+            false => Ok(Box::new(MemoryCursor {
+                shared: self.0.clone(),
+                sequence,
+            })),
+        }
+    }
+
+    fn seek(&self, is_before: &mut IsBefore<'_>) -> Result<Box<dyn Cursor>, JournalError> {
+        let batches = self.0.kept.read().batches.clone();
+        let (mut low, mut high) = (0, batches.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let batch = batches.get(middle).expect("within the batches");
+            match is_before(batch.sequence, &batch.body)? {
+                true => low = middle.saturating_add(1),
+                false => high = middle,
+            }
+        }
+        let found = batches.get(low.saturating_sub(1));
+        self.cursor(found.map_or_else(|| self.first_sequence(), |batch| batch.sequence))
+    }
+
+    fn on_durable(&self, listener: Listener) {
+        self.0.durable.listen(listener);
+    }
+}
+
+struct MemoryCursor {
+    shared: Arc<Shared>,
+    sequence: u64,
+}
+
+impl Cursor for MemoryCursor {
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn next(&mut self) -> Result<Option<KeptBatch>, JournalError> {
+        if self.sequence >= self.shared.durable.next() {
+            return Ok(None);
+        }
+        let kept = self.shared.kept.read();
+        let Some(at) = self.sequence.checked_sub(kept.first) else {
+            return Err(JournalError::Trimmed { first: kept.first });
+        };
+        let found = usize::try_from(at).ok().and_then(|at| kept.batches.get(at));
+        let batch = found.cloned();
+        self.sequence = self.sequence.saturating_add(u64::from(batch.is_some()));
+        Ok(batch)
     }
 }

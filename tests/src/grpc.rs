@@ -9,6 +9,7 @@ use quota_client::v1;
 use quota_client::{Client, Error, Timestamp as ProtoTimestamp};
 use quota_core::time::Timestamp;
 use quota_server::clock::Clock;
+use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_testkit::script::{self, Call, Script, World};
@@ -41,11 +42,10 @@ impl InProcess {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let endpoint = format!("http://{}", listener.local_addr().unwrap());
             let limits = Limits {
-                message_bytes_max: 1 << 20,
-                metadata_bytes_max: 16 << 10,
                 streams_max: 64,
                 connections_max: 64,
                 drain_timeout: Duration::from_secs(1),
+                ..Config::default().limits()
             };
             let server = tokio::spawn(async move {
                 let stop = async {

@@ -8,9 +8,13 @@ use quota_proto::v1::admin_service_server::AdminService;
 use quota_proto::v1::check_service_server::CheckService;
 use quota_proto::v1::consume_service_server::ConsumeService;
 use quota_proto::v1::reserve_service_server::ReserveService;
-use quota_server::api::{Admin, Check, Consume, Reserve};
+use quota_proto::v1::watch_service_server::WatchService;
+use quota_server::api::{Admin, Check, Consume, Reserve, Watch};
+use quota_server::config::Config;
 use quota_server::engine::Engine;
+use quota_server::feed::Feed;
 use tokio::runtime::Runtime;
+use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
@@ -22,6 +26,7 @@ pub struct Methods {
     check: Check,
     consume: Consume,
     reserve: Reserve,
+    watch: Watch,
     runtime: Runtime,
 }
 
@@ -42,6 +47,11 @@ macro_rules! methods {
                         let answer = self.runtime.block_on(self.$service.$call(request));
                         Some(answer.map(|answer| answer.into_inner().encode_to_vec()))
                     })*)*
+                    "Watch" => {
+                        let mut request = Request::new(v1::WatchRequest::decode(bytes).ok()?);
+                        *request.metadata_mut() = metadata;
+                        Some(self.runtime.block_on(self.watched(request)))
+                    }
                     other => panic!("{other} is new: name it here"),
                 }
             }
@@ -97,6 +107,8 @@ methods! {
         VerifyInvariants verify_invariants VerifyInvariantsRequest;
         AcceptClock accept_clock AcceptClockRequest;
         GetServerInfo get_server_info GetServerInfoRequest;
+        ListEvents list_events ListEventsRequest;
+        VerifyAudit verify_audit VerifyAuditRequest;
     }
 }
 
@@ -104,12 +116,21 @@ impl Methods {
     /// The services on an engine of a store.
     pub fn new(store: &TestStore) -> Self {
         let engine: Arc<Engine> = Arc::new(store.start());
+        let feed = Arc::new(Feed::new(engine.journal().clone()));
         Self {
-            admin: Admin::new(engine.clone()),
+            admin: Admin::new(engine.clone(), feed.clone()),
+            watch: Watch::new(feed, Config::default().limits().watch),
             check: Check::new(engine.clone()),
             consume: Consume::new(engine.clone()),
             reserve: Reserve::new(engine),
             runtime: runtime(),
         }
+    }
+
+    /// The first of what a watcher is sent; there always is one.
+    async fn watched(&self, request: Request<v1::WatchRequest>) -> Result<Vec<u8>, Status> {
+        let mut responses = self.watch.watch(request).await?.into_inner();
+        let first = responses.next().await;
+        Ok(first.expect("it begins at once")?.encode_to_vec())
     }
 }

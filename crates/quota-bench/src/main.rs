@@ -18,7 +18,7 @@ use quota_client::v1::{Limit, Quota, UpdateQuotaRequest, limit};
 use quota_client::{Client, Options};
 use quota_server::config::Config;
 use quota_server::engine::Engine;
-use quota_server::server::{self, Limits};
+use quota_server::server::{self};
 use quota_server::store;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -177,13 +177,7 @@ fn runtime() -> std::io::Result<Runtime> {
 fn start_authority(runtime: &Runtime, config: &Config) -> Result<SocketAddr, Failure> {
     let opened = store::open(config)?;
     let engine = Arc::new(Engine::start(opened.parts, config.engine(), opened.clock)?);
-    let limits = Limits {
-        message_bytes_max: config.message_bytes_max,
-        metadata_bytes_max: config.metadata_bytes_max,
-        connections_max: 10_000,
-        streams_max: config.streams_max,
-        drain_timeout: config.drain_timeout,
-    };
+    let limits = config.limits();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
     let directory = opened.directory;

@@ -1,15 +1,17 @@
 //! Messages as JSON: the field names of the proto, amounts as numbers (they fit a double).
 
 use quota_client::Applied;
+use quota_client::v1::event::Detail;
 use quota_client::v1::{
-    Allocation, Amount, Decision, EffectiveLimit, Enforcement, ExplainedQuota, Hold, HoldState,
-    Limit, LimitFinding, LimitHeadroom, Projection, Quota, QuotaOrigin, QuotaState, RefusalReason,
-    Resource, ResourceKind, Subject, SubjectUsage, Verdict, WithoutQuota, limit,
+    Allocation, Amount, Decision, EffectiveLimit, Enforcement, Event, ExplainedQuota, Hold,
+    HoldState, Limit, LimitFinding, LimitHeadroom, Projection, Quota, QuotaOrigin, QuotaState,
+    RefusalReason, Resource, ResourceKind, Subject, SubjectUsage, UsageNow, Verdict, WithoutQuota,
+    limit,
 };
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::output::time;
+use crate::output::{exact_time, time};
 use crate::times;
 
 fn bare(name: &str, prefix: &str) -> Value {
@@ -101,23 +103,119 @@ pub(crate) fn projection(projection: &Projection) -> Value {
 }
 
 pub(crate) fn findings(findings: &[LimitFinding]) -> Value {
-    let finding = |finding: &LimitFinding| {
-        json!({
-            "subject": finding.subject,
-            "quota": finding.quota,
-            "pattern": finding.pattern,
-            "resource": finding.resource,
-            "reason": bare(RefusalReason::as_str_name(&finding.reason()), "REFUSAL_REASON_"),
-            "limit": limit(finding.limit.as_ref()),
-            "used": finding.used,
-            "held": finding.held,
-            "requested": finding.requested,
-            "shortfall": finding.shortfall,
-            "retry_delay": finding.retry_delay.as_ref().map(times::shown),
-            "period_end_time": finding.period_end_time.map(|end| time(Some(end))),
-        })
-    };
     findings.iter().map(finding).collect()
+}
+
+fn finding(finding: &LimitFinding) -> Value {
+    json!({
+        "subject": finding.subject,
+        "quota": finding.quota,
+        "pattern": finding.pattern,
+        "resource": finding.resource,
+        "reason": bare(RefusalReason::as_str_name(&finding.reason()), "REFUSAL_REASON_"),
+        "limit": limit(finding.limit.as_ref()),
+        "used": finding.used,
+        "held": finding.held,
+        "requested": finding.requested,
+        "shortfall": finding.shortfall,
+        "retry_delay": finding.retry_delay.as_ref().map(times::shown),
+        "period_end_time": finding.period_end_time.map(|end| time(Some(end))),
+    })
+}
+
+/// An event as one object; its detail under the name that the proto gives it.
+pub(crate) fn event(event: &Event) -> Value {
+    let mut object = json!({
+        "sequence": event.sequence,
+        "time": event.time.map(exact_time),
+        "kind": bare(event.kind().as_str_name(), "EVENT_KIND_"),
+        "severity": bare(event.severity().as_str_name(), "SEVERITY_"),
+        "subject": event.subject,
+        "also": event.also,
+        "operation_id": event.operation_id,
+        "actor": event.actor,
+        "source": event.source,
+    });
+    if let (Some(detail), Some(object)) = (&event.detail, object.as_object_mut()) {
+        let (name, value) = self::detail(detail);
+        object.insert(name.to_owned(), value);
+    }
+    object
+}
+
+fn detail(detail: &Detail) -> (&'static str, Value) {
+    match detail {
+        Detail::Charge(charge) => (
+            "charge",
+            json!({
+                "used": amounts(&charge.used),
+                "held": amounts(&charge.held),
+                "allocation": charge.allocation,
+                "allocation_generation": charge.allocation_generation,
+                "allocation_ended": charge.allocation_ended,
+                "hold": charge.hold,
+                "labels": charge.labels,
+                "recorded": charge.recorded,
+            }),
+        ),
+        Detail::LimitChange(change) => (
+            "limit_change",
+            json!({
+                "target": change.target,
+                "resource": change.resource,
+                "quota": change.quota,
+                "before": limit(change.before.as_ref()),
+                "after": limit(change.after.as_ref()),
+            }),
+        ),
+        Detail::Refusal(refusal) => (
+            "refusal",
+            json!({
+                "finding": refusal.finding.as_ref().map(finding),
+                "count": refusal.count,
+                "first_time": refusal.first_time.map(exact_time),
+            }),
+        ),
+        Detail::Crossing(crossing) => (
+            "crossing",
+            json!({
+                "resource": crossing.resource,
+                "quota": crossing.quota,
+                "pattern": crossing.pattern,
+                "from": bare(crossing.from().as_str_name(), "LIMIT_LEVEL_"),
+                "to": bare(crossing.to().as_str_name(), "LIMIT_LEVEL_"),
+                "limit": crossing.limit,
+                "used": crossing.used,
+                "held": crossing.held,
+                "period_start_time": crossing.period_start_time.map(exact_time),
+                "period_end_time": crossing.period_end_time.map(exact_time),
+            }),
+        ),
+        Detail::Finding(found) => ("finding", finding(found)),
+        Detail::Usage(usage) => {
+            let account = |account: &UsageNow| json!({"resource": account.resource, "used": account.used, "held": account.held});
+            let accounts: Value = usage.accounts.iter().map(account).collect();
+            ("usage", json!({"accounts": accounts}))
+        }
+        Detail::ResourceChange(change) => ("resource_change", json!({"resource": change.resource})),
+        Detail::UsageChange(change) => (
+            "usage_change",
+            json!({
+                "resource": change.resource,
+                "quota": change.quota,
+                "amounts": amounts(&change.amounts),
+                "purpose": change.purpose,
+            }),
+        ),
+        Detail::ClockChange(change) => (
+            "clock_change",
+            json!({"offset": change.offset.as_ref().map(times::shown)}),
+        ),
+        Detail::Recovery(recovery) => (
+            "recovery",
+            json!({"batches": recovery.batches, "rows_rebuilt": recovery.rows_rebuilt}),
+        ),
+    }
 }
 
 pub(crate) fn effective_limit(least: &EffectiveLimit) -> Value {

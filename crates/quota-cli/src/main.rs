@@ -5,6 +5,7 @@
 
 mod admin;
 mod apply;
+mod events;
 mod hold;
 mod json;
 mod manifest;
@@ -98,6 +99,14 @@ enum Command {
     Replay(replay::ReplayCommand),
     /// Recompute every account from the live allocations and compare.
     Verify,
+    /// What happened.
+    Events(events::EventsArgs),
+    /// Limits that were exceeded, and who was refused.
+    Violations(events::EventsArgs),
+    /// What happens, as it happens.
+    Watch(events::WatchArgs),
+    /// Check every byte of the record of what happened, and its chain of hashes.
+    Audit(events::VerifyAuditArgs),
 }
 
 /// How a command ended.
@@ -200,5 +209,9 @@ async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Allocations(args) => operate::allocations(&client, &output, args).await,
         Command::Replay(command) => replay::replay(&client, &output, command).await,
         Command::Verify => operate::verify(&client, &output).await,
+        Command::Events(args) => events::events(&client, &output, args).await,
+        Command::Violations(args) => events::violations(&client, &output, args).await,
+        Command::Watch(args) => events::watch(&client, &output, args).await,
+        Command::Audit(args) => events::verify(&client, &output, args).await,
     }
 }

@@ -61,12 +61,23 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, String> {
         None if text.len() == 10 => format!("{text}T00:00:00Z").parse(),
         None => text.parse(),
     };
-    let nanos = at.map_err(wrong)?.as_nanosecond();
+    Ok(timestamp(at.map_err(wrong)?))
+}
+
+fn timestamp(at: Instant) -> Timestamp {
+    let nanos = at.as_nanosecond();
     let second = i128::from(SECOND_NS);
-    Ok(Timestamp {
+    Timestamp {
         seconds: i64::try_from(nanos.div_euclid(second)).expect("a jiff instant fits"),
         nanos: i32::try_from(nanos.rem_euclid(second)).expect("less than a second"),
-    })
+    }
+}
+
+/// The instant that was so long ago.
+pub(crate) fn ago(length: &ProtoDuration) -> Result<Timestamp, String> {
+    let length = positive(*length).ok_or("is below zero")?;
+    let at = Instant::try_from(now()).and_then(|now| now.checked_sub(length));
+    at.map(timestamp).map_err(|error| error.to_string())
 }
 
 /// Reads an instant, or `always`.

@@ -10,6 +10,7 @@
 
 mod error;
 mod retry;
+mod watch;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub use prost_types::{Duration as ProtoDuration, Timestamp};
 pub use quota_proto::v1;
 pub use retry::new_operation_id;
 use retry::{Attempts, Idempotent};
+pub use watch::Watch;
 
 use v1::admin_service_client::AdminServiceClient;
 use v1::check_service_client::CheckServiceClient;
@@ -186,6 +188,10 @@ calls! {
     AdminServiceClient.accept_clock(AcceptClockRequest) -> AcceptClockResponse, mutation;
     /// Says what runs there, and how it is.
     AdminServiceClient.get_server_info(GetServerInfoRequest) -> GetServerInfoResponse, read;
+    /// Lists what happened.
+    AdminServiceClient.list_events(ListEventsRequest) -> ListEventsResponse, read;
+    /// Checks a part of the journal.
+    AdminServiceClient.verify_audit(VerifyAuditRequest) -> VerifyAuditResponse, read;
 }
 
 impl Client {

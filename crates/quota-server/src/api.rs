@@ -4,11 +4,13 @@ mod admin;
 mod batch;
 mod check;
 mod consume;
+mod events;
 mod from_proto;
 mod page;
 mod reserve;
 pub mod status;
 mod to_proto;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub use admin::Admin;
 pub use check::Check;
 pub use consume::Consume;
 pub use reserve::Reserve;
+pub use watch::{Watch, WatchLimits};
 
 /// Answers a command with its reply and the id of its operation.
 async fn execute(

@@ -9,8 +9,10 @@ use quota_core::Bounds;
 use quota_core::ledger::AutoCreate;
 use quota_core::operation::MemoryBounds;
 
+use crate::api::WatchLimits;
 use crate::clock::ClockOptions;
 use crate::engine::EngineOptions;
+use crate::server::Limits;
 
 /// A value that can be read from and shown as text.
 trait Setting: Sized {
@@ -105,6 +107,10 @@ settings! {
     streams_max: u32 = 1024;
     /// Most connections; further ones are closed at once.
     connections_max: usize = 10_000;
+    /// Most watchers of events.
+    watchers_max: usize = 256;
+    /// A watcher that takes nothing for longer is cut off.
+    watch_stall_max: Duration = Duration::from_secs(30);
     /// How long a shutdown waits for calls under way.
     drain_timeout: Duration = Duration::from_secs(10);
     /// Which log lines are written, such as `info` or `quota_server=debug,info`.
@@ -216,6 +222,7 @@ impl Config {
             ("operations_horizon", self.operations_horizon),
             ("clock_step_max", self.clock_step_max),
             ("downtime_max", self.downtime_max),
+            ("watch_stall_max", self.watch_stall_max),
         ];
         for (name, value) in moments {
             at_least(
@@ -282,6 +289,21 @@ impl Config {
 }
 
 impl Config {
+    /// Bounds of what callers may send.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            message_bytes_max: self.message_bytes_max,
+            metadata_bytes_max: self.metadata_bytes_max,
+            streams_max: self.streams_max,
+            connections_max: self.connections_max,
+            drain_timeout: self.drain_timeout,
+            watch: WatchLimits {
+                watchers_max: self.watchers_max,
+                stall_max: self.watch_stall_max,
+            },
+        }
+    }
+
     /// How the clock follows.
     pub fn clock(&self) -> ClockOptions {
         ClockOptions {

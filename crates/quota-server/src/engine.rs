@@ -21,6 +21,7 @@ use quota_core::rejection::Rejection;
 use quota_core::{Bounds, Ledger};
 use quota_store::Journal;
 use quota_store::applier::{Applier, Progress};
+use quota_store::journal::JournalReader;
 use quota_store::recovery::{Recovered, Report};
 use tokio::sync::oneshot;
 
@@ -116,6 +117,7 @@ pub struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// When it was started, by the boot-time clock.
     began_ns: i64,
+    journal: Arc<dyn JournalReader>,
 }
 
 /// The writer of an engine without a thread.
@@ -196,8 +198,10 @@ impl Engine {
             flush_began_ns: AtomicI64::new(0),
             progress: Mutex::default(),
         });
+        let journal = parts.journal.reader();
         let writer = writer::Writer::new(parts, shared.clone())?;
         let engine = Self {
+            journal,
             began_ns: shared.clock.boot_ns(),
             shared,
             thread: Mutex::default(),
@@ -274,6 +278,11 @@ impl Engine {
         self.shared.queue.push(READS, Item::Read(Box::new(job)))?;
         let answered = answer.await;
         answered.unwrap_or(Err(Fault::JournalDown { unknown: false }))
+    }
+
+    /// What is durable of the journal.
+    pub fn journal(&self) -> &Arc<dyn JournalReader> {
+        &self.journal
     }
 
     /// The published state.

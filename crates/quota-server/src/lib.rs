@@ -8,5 +8,6 @@ pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod engine;
+pub mod feed;
 pub mod server;
 pub mod store;

@@ -183,11 +183,8 @@ async fn run(config: Config) -> ExitCode {
         }
     };
     let limits = Limits {
-        message_bytes_max: config.message_bytes_max,
-        metadata_bytes_max: config.metadata_bytes_max,
-        streams_max: config.streams_max,
         connections_max: connections::that_fit(config.connections_max),
-        drain_timeout: config.drain_timeout,
+        ..config.limits()
     };
     let served = server::serve(engine, listener, limits, stop).await;
     drop(directory);

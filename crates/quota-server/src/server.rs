@@ -10,6 +10,7 @@ use quota_proto::v1::admin_service_server::{AdminServiceServer, SERVICE_NAME as 
 use quota_proto::v1::check_service_server::{CheckServiceServer, SERVICE_NAME as CHECK};
 use quota_proto::v1::consume_service_server::{ConsumeServiceServer, SERVICE_NAME as CONSUME};
 use quota_proto::v1::reserve_service_server::{ReserveServiceServer, SERVICE_NAME as RESERVE};
+use quota_proto::v1::watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer};
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -18,9 +19,10 @@ use tower::util::MapResponseLayer;
 use tracing::warn;
 
 use crate::api::status::complete;
-use crate::api::{Admin, Check, Consume, Reserve};
+use crate::api::{Admin, Check, Consume, Reserve, Watch, WatchLimits};
 use crate::connections::Connections;
 use crate::engine::Engine;
+use crate::feed::Feed;
 
 /// Name of the clock in the health service.
 const CLOCK: &str = "quota.v1.Clock";
@@ -48,6 +50,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// How long a shutdown waits for calls under way.
     pub drain_timeout: Duration,
+    /// Of watchers.
+    pub watch: WatchLimits,
 }
 
 /// Serves until `stop`, then answers what is under way, and drains the engine.
@@ -60,10 +64,12 @@ pub async fn serve(
     let (reporter, health) = tonic_health::server::health_reporter();
     let stopping = Arc::new(tokio::sync::Notify::new());
     let follower = tokio::spawn(follow_health(reporter, engine.clone()));
-    let admin = AdminServiceServer::new(Admin::new(engine.clone()));
+    let feed = Arc::new(Feed::new(engine.journal().clone()));
+    let admin = AdminServiceServer::new(Admin::new(engine.clone(), feed.clone()));
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
     let reserve = ReserveServiceServer::new(Reserve::new(engine.clone()));
+    let watch = WatchServiceServer::new(Watch::new(feed, limits.watch));
     let most = limits.message_bytes_max;
     let server = Server::builder()
         .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
@@ -86,6 +92,11 @@ pub async fn serve(
         )
         .add_service(
             reserve
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(ANSWER_BYTES_MAX),
+        )
+        .add_service(
+            watch
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
         )
@@ -137,9 +148,11 @@ async fn answered(engine: &Engine) {
 async fn follow_health(reporter: HealthReporter, engine: Arc<Engine>) {
     let mut last = None;
     let mut last_clock = None;
-    reporter
-        .set_service_status(CHECK, ServingStatus::Serving)
-        .await;
+    for service in [CHECK, WATCH] {
+        reporter
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
+    }
     loop {
         let writable = engine.is_writable();
         if last.replace(writable) != Some(writable) {

@@ -193,3 +193,32 @@ pub fn record_of_row(
 pub fn row_value(record: &quota_core::record::Record) -> Vec<u8> {
     format::record_bytes(record)
 }
+
+/// What can be said of a batch without reading all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heading {
+    /// The server's clock when it was decided.
+    pub now: Timestamp,
+    /// Number of its first event that is told, or of the next.
+    pub first_event: u64,
+}
+
+/// The fields of a [`BatchBody`] that a heading has; the others are passed over.
+#[derive(Clone, PartialEq, Message)]
+struct HeadingBody {
+    #[prost(int64, tag = "1")]
+    now: i64,
+    #[prost(uint64, tag = "9")]
+    first_event: u64,
+}
+
+impl Heading {
+    /// Reads the heading of a batch.
+    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
+        let message = HeadingBody::decode(format::versioned(body)?)?;
+        Ok(Self {
+            now: Timestamp::from_nanos(message.now),
+            first_event: message.first_event,
+        })
+    }
+}

@@ -26,6 +26,13 @@ pub struct ToldBatch {
     pub events: Vec<Told>,
 }
 
+impl ToldBatch {
+    /// The number of the event after the last.
+    pub fn next(&self) -> u64 {
+        self.first.saturating_add(self.events.len() as u64)
+    }
+}
+
 /// One event.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Told {

@@ -492,6 +492,450 @@ impl UncoveredPolicy {
         }
     }
 }
+/// One thing that happened, durable before it was told.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    /// Its number: 1 for the first event of the store, without a gap, over restarts too.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+    /// When, by the server's clock.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What.
+    #[prost(enumeration = "EventKind", tag = "3")]
+    pub kind: i32,
+    /// How much it matters.
+    #[prost(enumeration = "Severity", tag = "4")]
+    pub severity: i32,
+    /// Name of the subject that it is about: whose account, allocation or profile it is, or who asked. Empty for
+    /// events of the whole server and of quotas on patterns.
+    #[prost(string, tag = "5")]
+    pub subject: ::prost::alloc::string::String,
+    /// Names of the further subjects that were charged.
+    #[prost(string, repeated, tag = "6")]
+    pub also: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id of the operation that caused it. Empty where time did, and where several did.
+    #[prost(string, tag = "7")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Who caused it. Empty where nobody was named.
+    #[prost(string, tag = "8")]
+    pub actor: ::prost::alloc::string::String,
+    /// The system that asked. Empty where none was named.
+    #[prost(string, tag = "9")]
+    pub source: ::prost::alloc::string::String,
+    /// More about it, by kind. Absent for subjects.
+    #[prost(oneof = "event::Detail", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    pub detail: ::core::option::Option<event::Detail>,
+}
+/// Nested message and enum types in `Event`.
+pub mod event {
+    /// More about it, by kind. Absent for subjects.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Detail {
+        /// What was charged, held or given back.
+        #[prost(message, tag = "10")]
+        Charge(super::ChargeDetail),
+        /// The quota and its limit before and after.
+        #[prost(message, tag = "11")]
+        LimitChange(super::LimitChange),
+        /// The limit that refused, and how often.
+        #[prost(message, tag = "12")]
+        Refusal(super::RefusalDetail),
+        /// The account and the limit.
+        #[prost(message, tag = "13")]
+        Crossing(super::Crossing),
+        /// The limit that was exceeded.
+        #[prost(message, tag = "14")]
+        Finding(super::LimitFinding),
+        /// What the subject has.
+        #[prost(message, tag = "15")]
+        Usage(super::UsageUpdate),
+        /// The resource.
+        #[prost(message, tag = "16")]
+        ResourceChange(super::ResourceChange),
+        /// What was reset or corrected.
+        #[prost(message, tag = "17")]
+        UsageChange(super::UsageChange),
+        /// The clock.
+        #[prost(message, tag = "18")]
+        ClockChange(super::ClockChange),
+        /// What recovery did.
+        #[prost(message, tag = "19")]
+        Recovery(super::Recovery),
+    }
+}
+/// Accounts changed, each by the same amounts in the whole charge set.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ChargeDetail {
+    /// What changed of what is in use or was counted, in base units; below zero where it was given back.
+    #[prost(message, repeated, tag = "1")]
+    pub used: ::prost::alloc::vec::Vec<Amount>,
+    /// What changed of what is held, in base units.
+    #[prost(message, repeated, tag = "2")]
+    pub held: ::prost::alloc::vec::Vec<Amount>,
+    /// Name of the allocation. Empty where there is none.
+    #[prost(string, tag = "3")]
+    pub allocation: ::prost::alloc::string::String,
+    /// Generation of the allocation afterwards. 0 where there is none.
+    #[prost(uint64, tag = "4")]
+    pub allocation_generation: u64,
+    /// True where nothing of the allocation is left.
+    #[prost(bool, tag = "5")]
+    pub allocation_ended: bool,
+    /// Name of the hold. Empty where there is none.
+    #[prost(string, tag = "6")]
+    pub hold: ::prost::alloc::string::String,
+    /// Labels of the allocation, or of the hold.
+    #[prost(btree_map = "string, string", tag = "7")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// True where it had already happened and was charged whatever the limits say.
+    #[prost(bool, tag = "8")]
+    pub recorded: bool,
+}
+/// A quota was created, changed or deleted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitChange {
+    /// Subject or pattern that it is set on.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Key of the resource.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// Id of the quota.
+    #[prost(string, tag = "3")]
+    pub quota: ::prost::alloc::string::String,
+    /// The limit before. Absent where the quota is new.
+    #[prost(message, optional, tag = "4")]
+    pub before: ::core::option::Option<Limit>,
+    /// The limit afterwards. Absent where the quota is deleted.
+    #[prost(message, optional, tag = "5")]
+    pub after: ::core::option::Option<Limit>,
+}
+/// Commands of one subject that one limit refused within a second.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusalDetail {
+    /// The limit, as the last of them met it.
+    #[prost(message, optional, tag = "1")]
+    pub finding: ::core::option::Option<LimitFinding>,
+    /// How many were refused.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// When the first was.
+    #[prost(message, optional, tag = "3")]
+    pub first_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An account came to stand elsewhere against a limit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Crossing {
+    /// Key of the resource.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+    /// Id of the quota.
+    #[prost(string, tag = "2")]
+    pub quota: ::prost::alloc::string::String,
+    /// Pattern that the quota was set on. Empty for the subject's own, and where it is gone.
+    #[prost(string, tag = "3")]
+    pub pattern: ::prost::alloc::string::String,
+    /// Where it stood.
+    #[prost(enumeration = "LimitLevel", tag = "4")]
+    pub from: i32,
+    /// Where it stands.
+    #[prost(enumeration = "LimitLevel", tag = "5")]
+    pub to: i32,
+    /// The limit in base units. Absent where there is none any more.
+    #[prost(int64, optional, tag = "6")]
+    pub limit: ::core::option::Option<i64>,
+    /// In use, or counted, in base units.
+    #[prost(int64, tag = "7")]
+    pub used: i64,
+    /// Held, in base units.
+    #[prost(int64, tag = "8")]
+    pub held: i64,
+    /// Start of the period of a COUNTER. Absent elsewhere.
+    #[prost(message, optional, tag = "9")]
+    pub period_start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the period of a COUNTER (exclusive). Absent elsewhere.
+    #[prost(message, optional, tag = "10")]
+    pub period_end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What a subject has, of the resources that changed within a second.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageUpdate {
+    /// By resource.
+    #[prost(message, repeated, tag = "1")]
+    pub accounts: ::prost::alloc::vec::Vec<UsageNow>,
+}
+/// What a subject has of one resource.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageNow {
+    /// Key of the resource.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+    /// In use, of a COUNTER counted in its lifetime, in base units.
+    #[prost(int64, tag = "2")]
+    pub used: i64,
+    /// Held, in base units.
+    #[prost(int64, tag = "3")]
+    pub held: i64,
+}
+/// A resource was created, changed or deleted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceChange {
+    /// Its key.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+}
+/// Counts were reset or corrected.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UsageChange {
+    /// Key of the resource that was reset. Empty for a correction.
+    #[prost(string, tag = "1")]
+    pub resource: ::prost::alloc::string::String,
+    /// Id of the quota whose count was reset. Empty for a correction, and where all of the resource was.
+    #[prost(string, tag = "2")]
+    pub quota: ::prost::alloc::string::String,
+    /// What was added to counts, in base units. Empty for a reset.
+    #[prost(message, repeated, tag = "3")]
+    pub amounts: ::prost::alloc::vec::Vec<Amount>,
+    /// Why, in the operator's words.
+    #[prost(string, tag = "4")]
+    pub purpose: ::prost::alloc::string::String,
+}
+/// The wall clock stepped, was accepted, or is no longer in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClockChange {
+    /// The wall clock less the server's, at that instant.
+    #[prost(message, optional, tag = "1")]
+    pub offset: ::core::option::Option<::prost_types::Duration>,
+}
+/// A server was started on what another left.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recovery {
+    /// Batches of the journal that were laid over the rows.
+    #[prost(uint64, tag = "1")]
+    pub batches: u64,
+    /// True where the rows were lost and rebuilt.
+    #[prost(bool, tag = "2")]
+    pub rows_rebuilt: bool,
+}
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EventKind {
+    /// Never sent; in a filter an error.
+    Unspecified = 0,
+    /// A quota was created, changed or deleted: `limit_change`.
+    LimitChanged = 1,
+    /// Commands were refused, coalesced per subject, limit and second: `refusal`.
+    QuotaExceeded = 2,
+    /// An account reached the near share of a limit, or fell below it: `crossing`.
+    NearLimit = 3,
+    /// An account is above its limit, after a cut or a fact, or no longer is: `crossing`. Please act.
+    OverLimit = 4,
+    /// A WARN limit, or one that a fact exceeded, was violated: `finding`.
+    Violation = 5,
+    /// A SHADOW limit would have refused: `finding`.
+    WouldRefuse = 6,
+    /// What a subject has, coalesced per subject and second: `usage`.
+    UsageUpdated = 7,
+    /// Counters or rates alone were charged, which leaves no allocation: `charge`.
+    UsageCounted = 8,
+    /// An allocation came into being: `charge`.
+    AllocationCreated = 9,
+    /// An allocation has other amounts: `charge`.
+    AllocationResized = 10,
+    /// Something of an allocation was given back, or all of it: `charge`.
+    AllocationReleased = 11,
+    /// An allocation got more time: `charge`.
+    AllocationRenewed = 12,
+    /// The time of an allocation was over: `charge`.
+    AllocationExpired = 13,
+    /// A hold came into being: `charge`.
+    HoldCreated = 14,
+    /// A hold got more time: `charge`.
+    HoldRenewed = 15,
+    /// A hold became use: `charge`, which names the allocation.
+    HoldCommitted = 16,
+    /// A hold was given up: `charge`.
+    HoldCancelled = 17,
+    /// The time of a hold was over: `charge`.
+    HoldExpired = 18,
+    /// A subject came into being.
+    SubjectCreated = 19,
+    /// A subject's profile changed.
+    SubjectUpdated = 20,
+    /// A subject was deleted with all below it.
+    SubjectDeleted = 21,
+    /// A resource was created or changed: `resource_change`.
+    AdminResourceSet = 22,
+    /// A resource was deleted: `resource_change`.
+    AdminResourceDeleted = 23,
+    /// Counts and buckets were set to zero: `usage_change`.
+    AdminUsageReset = 24,
+    /// What was counted was changed: `usage_change`.
+    AdminUsageCorrected = 25,
+    /// The wall clock stepped and is not followed: `clock_change`.
+    ClockSuspect = 26,
+    /// The wall clock is no longer in doubt: `clock_change`.
+    ClockResolved = 27,
+    /// A step of the wall clock was accepted: `clock_change`.
+    ClockAccepted = 28,
+    /// A server was started on what another left: `recovery`.
+    Recovered = 29,
+}
+impl EventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EVENT_KIND_UNSPECIFIED",
+            Self::LimitChanged => "EVENT_KIND_LIMIT_CHANGED",
+            Self::QuotaExceeded => "EVENT_KIND_QUOTA_EXCEEDED",
+            Self::NearLimit => "EVENT_KIND_NEAR_LIMIT",
+            Self::OverLimit => "EVENT_KIND_OVER_LIMIT",
+            Self::Violation => "EVENT_KIND_VIOLATION",
+            Self::WouldRefuse => "EVENT_KIND_WOULD_REFUSE",
+            Self::UsageUpdated => "EVENT_KIND_USAGE_UPDATED",
+            Self::UsageCounted => "EVENT_KIND_USAGE_COUNTED",
+            Self::AllocationCreated => "EVENT_KIND_ALLOCATION_CREATED",
+            Self::AllocationResized => "EVENT_KIND_ALLOCATION_RESIZED",
+            Self::AllocationReleased => "EVENT_KIND_ALLOCATION_RELEASED",
+            Self::AllocationRenewed => "EVENT_KIND_ALLOCATION_RENEWED",
+            Self::AllocationExpired => "EVENT_KIND_ALLOCATION_EXPIRED",
+            Self::HoldCreated => "EVENT_KIND_HOLD_CREATED",
+            Self::HoldRenewed => "EVENT_KIND_HOLD_RENEWED",
+            Self::HoldCommitted => "EVENT_KIND_HOLD_COMMITTED",
+            Self::HoldCancelled => "EVENT_KIND_HOLD_CANCELLED",
+            Self::HoldExpired => "EVENT_KIND_HOLD_EXPIRED",
+            Self::SubjectCreated => "EVENT_KIND_SUBJECT_CREATED",
+            Self::SubjectUpdated => "EVENT_KIND_SUBJECT_UPDATED",
+            Self::SubjectDeleted => "EVENT_KIND_SUBJECT_DELETED",
+            Self::AdminResourceSet => "EVENT_KIND_ADMIN_RESOURCE_SET",
+            Self::AdminResourceDeleted => "EVENT_KIND_ADMIN_RESOURCE_DELETED",
+            Self::AdminUsageReset => "EVENT_KIND_ADMIN_USAGE_RESET",
+            Self::AdminUsageCorrected => "EVENT_KIND_ADMIN_USAGE_CORRECTED",
+            Self::ClockSuspect => "EVENT_KIND_CLOCK_SUSPECT",
+            Self::ClockResolved => "EVENT_KIND_CLOCK_RESOLVED",
+            Self::ClockAccepted => "EVENT_KIND_CLOCK_ACCEPTED",
+            Self::Recovered => "EVENT_KIND_RECOVERED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVENT_KIND_LIMIT_CHANGED" => Some(Self::LimitChanged),
+            "EVENT_KIND_QUOTA_EXCEEDED" => Some(Self::QuotaExceeded),
+            "EVENT_KIND_NEAR_LIMIT" => Some(Self::NearLimit),
+            "EVENT_KIND_OVER_LIMIT" => Some(Self::OverLimit),
+            "EVENT_KIND_VIOLATION" => Some(Self::Violation),
+            "EVENT_KIND_WOULD_REFUSE" => Some(Self::WouldRefuse),
+            "EVENT_KIND_USAGE_UPDATED" => Some(Self::UsageUpdated),
+            "EVENT_KIND_USAGE_COUNTED" => Some(Self::UsageCounted),
+            "EVENT_KIND_ALLOCATION_CREATED" => Some(Self::AllocationCreated),
+            "EVENT_KIND_ALLOCATION_RESIZED" => Some(Self::AllocationResized),
+            "EVENT_KIND_ALLOCATION_RELEASED" => Some(Self::AllocationReleased),
+            "EVENT_KIND_ALLOCATION_RENEWED" => Some(Self::AllocationRenewed),
+            "EVENT_KIND_ALLOCATION_EXPIRED" => Some(Self::AllocationExpired),
+            "EVENT_KIND_HOLD_CREATED" => Some(Self::HoldCreated),
+            "EVENT_KIND_HOLD_RENEWED" => Some(Self::HoldRenewed),
+            "EVENT_KIND_HOLD_COMMITTED" => Some(Self::HoldCommitted),
+            "EVENT_KIND_HOLD_CANCELLED" => Some(Self::HoldCancelled),
+            "EVENT_KIND_HOLD_EXPIRED" => Some(Self::HoldExpired),
+            "EVENT_KIND_SUBJECT_CREATED" => Some(Self::SubjectCreated),
+            "EVENT_KIND_SUBJECT_UPDATED" => Some(Self::SubjectUpdated),
+            "EVENT_KIND_SUBJECT_DELETED" => Some(Self::SubjectDeleted),
+            "EVENT_KIND_ADMIN_RESOURCE_SET" => Some(Self::AdminResourceSet),
+            "EVENT_KIND_ADMIN_RESOURCE_DELETED" => Some(Self::AdminResourceDeleted),
+            "EVENT_KIND_ADMIN_USAGE_RESET" => Some(Self::AdminUsageReset),
+            "EVENT_KIND_ADMIN_USAGE_CORRECTED" => Some(Self::AdminUsageCorrected),
+            "EVENT_KIND_CLOCK_SUSPECT" => Some(Self::ClockSuspect),
+            "EVENT_KIND_CLOCK_RESOLVED" => Some(Self::ClockResolved),
+            "EVENT_KIND_CLOCK_ACCEPTED" => Some(Self::ClockAccepted),
+            "EVENT_KIND_RECOVERED" => Some(Self::Recovered),
+            _ => None,
+        }
+    }
+}
+/// How much an event matters to whoever watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Severity {
+    /// Never sent; in a filter all.
+    Unspecified = 0,
+    /// As intended.
+    Info = 1,
+    /// For this week: a limit is near, or something was refused or violated.
+    Warning = 2,
+    /// Somebody should act now.
+    Critical = 3,
+}
+impl Severity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SEVERITY_UNSPECIFIED",
+            Self::Info => "SEVERITY_INFO",
+            Self::Warning => "SEVERITY_WARNING",
+            Self::Critical => "SEVERITY_CRITICAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "SEVERITY_INFO" => Some(Self::Info),
+            "SEVERITY_WARNING" => Some(Self::Warning),
+            "SEVERITY_CRITICAL" => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
+/// Where an account stands against a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LimitLevel {
+    /// Never sent.
+    Unspecified = 0,
+    /// Below its near share.
+    Below = 1,
+    /// At its near share or above; left when 5 % of the limit below that share.
+    Near = 2,
+    /// Above the limit.
+    Over = 3,
+}
+impl LimitLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LIMIT_LEVEL_UNSPECIFIED",
+            Self::Below => "LIMIT_LEVEL_BELOW",
+            Self::Near => "LIMIT_LEVEL_NEAR",
+            Self::Over => "LIMIT_LEVEL_OVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LIMIT_LEVEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "LIMIT_LEVEL_BELOW" => Some(Self::Below),
+            "LIMIT_LEVEL_NEAR" => Some(Self::Near),
+            "LIMIT_LEVEL_OVER" => Some(Self::Over),
+            _ => None,
+        }
+    }
+}
 /// A limit on one resource of one subject, or, on a pattern, of every subject that matches it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Quota {
@@ -1670,6 +2114,84 @@ pub struct GetServerInfoResponse {
     #[prost(string, tag = "12")]
     pub rows_failure: ::prost::alloc::string::String,
 }
+/// Says which events to list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventsRequest {
+    /// Only events at this instant or later. Absent: from the oldest that is kept.
+    #[prost(message, optional, tag = "1")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only events before this instant. Absent: up to now.
+    #[prost(message, optional, tag = "2")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only events about this subject and all below it, or that charge one of them. Empty: all.
+    #[prost(string, tag = "3")]
+    pub subject_prefix: ::prost::alloc::string::String,
+    /// Only events that this actor caused. Empty: all.
+    #[prost(string, tag = "4")]
+    pub actor: ::prost::alloc::string::String,
+    /// Only events that this operation caused. Empty: all.
+    #[prost(string, tag = "5")]
+    pub operation_id: ::prost::alloc::string::String,
+    /// Only these kinds. Empty: all.
+    #[prost(enumeration = "EventKind", repeated, tag = "6")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// Only events that matter that much, or more. Unset: all.
+    #[prost(enumeration = "Severity", tag = "7")]
+    pub severity_min: i32,
+    /// Most events to answer, 1 to 1,000; 0 for 50. Fewer may come although there are more.
+    #[prost(int32, tag = "8")]
+    pub page_size: i32,
+    /// The `next_page_token` of the page before. Empty for the first.
+    #[prost(string, tag = "9")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Events, oldest first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventsResponse {
+    /// The events.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// For the next page. Empty where there is none. A page may be short, or empty, and have a next one: only so much
+    /// of the journal is read for one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Number of the oldest event that is kept.
+    #[prost(uint64, tag = "3")]
+    pub first_sequence: u64,
+}
+/// Says which part of the journal to check.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyAuditRequest {
+    /// The first batch to check. 0: the oldest that is kept.
+    #[prost(uint64, tag = "1")]
+    pub from_batch: u64,
+    /// Hash that the batch before must have, in hex, such as the `last_hash` of an earlier call. Empty: what the
+    /// first batch itself says.
+    #[prost(string, tag = "2")]
+    pub previous_hash: ::prost::alloc::string::String,
+}
+/// What was checked.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyAuditResponse {
+    /// The first batch that was checked. 0: none was.
+    #[prost(uint64, tag = "1")]
+    pub first_batch: u64,
+    /// The last batch that was checked. 0: none was.
+    #[prost(uint64, tag = "2")]
+    pub last_batch: u64,
+    /// Hash of the batch before the first, in hex.
+    #[prost(string, tag = "3")]
+    pub previous_hash: ::prost::alloc::string::String,
+    /// Hash of the last batch, in hex: it stands for that batch and all before it.
+    #[prost(string, tag = "4")]
+    pub last_hash: ::prost::alloc::string::String,
+    /// Where to go on from. 0: all was checked.
+    #[prost(uint64, tag = "5")]
+    pub next_batch: u64,
+    /// What is wrong. Empty: nothing is.
+    #[prost(string, tag = "6")]
+    pub problem: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod admin_service_client {
     #![allow(
@@ -2414,6 +2936,56 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "GetServerInfo"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lists what happened, oldest first, as far back as the journal is kept.
+        pub async fn list_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/ListEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "ListEvents"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads a part of the journal and checks every byte of it and the chain of hashes over its batches.
+        pub async fn verify_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyAuditResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/VerifyAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "VerifyAudit"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2636,6 +3208,22 @@ pub mod admin_service_server {
             request: tonic::Request<super::GetServerInfoRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetServerInfoResponse>,
+            tonic::Status,
+        >;
+        /// Lists what happened, oldest first, as far back as the journal is kept.
+        async fn list_events(
+            &self,
+            request: tonic::Request<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        >;
+        /// Reads a part of the journal and checks every byte of it and the chain of hashes over its batches.
+        async fn verify_audit(
+            &self,
+            request: tonic::Request<super::VerifyAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyAuditResponse>,
             tonic::Status,
         >;
     }
@@ -3889,6 +4477,96 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.AdminService/ListEvents" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEventsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListEventsRequest>
+                    for ListEventsSvc<T> {
+                        type Response = super::ListEventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEventsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/quota.v1.AdminService/VerifyAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyAuditSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::VerifyAuditRequest>
+                    for VerifyAuditSvc<T> {
+                        type Response = super::VerifyAuditResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::verify_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -4011,6 +4689,12 @@ pub enum ErrorReason {
     SubjectInUse = 23,
     /// FAILED_PRECONDITION: a correction would take a count below zero.
     CorrectionTooLarge = 24,
+    /// RESOURCE_EXHAUSTED: the watcher took nothing for too long. `next_sequence` in the metadata says where to go on.
+    WatcherTooSlow = 25,
+    /// FAILED_PRECONDITION: the events are not kept any more. `first_sequence` in the metadata names the oldest.
+    EventsTrimmed = 26,
+    /// INTERNAL: the journal cannot be read there; it was logged.
+    JournalDamaged = 27,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -4044,6 +4728,9 @@ impl ErrorReason {
             Self::HoldTooSmall => "ERROR_REASON_HOLD_TOO_SMALL",
             Self::SubjectInUse => "ERROR_REASON_SUBJECT_IN_USE",
             Self::CorrectionTooLarge => "ERROR_REASON_CORRECTION_TOO_LARGE",
+            Self::WatcherTooSlow => "ERROR_REASON_WATCHER_TOO_SLOW",
+            Self::EventsTrimmed => "ERROR_REASON_EVENTS_TRIMMED",
+            Self::JournalDamaged => "ERROR_REASON_JOURNAL_DAMAGED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -4074,6 +4761,9 @@ impl ErrorReason {
             "ERROR_REASON_HOLD_TOO_SMALL" => Some(Self::HoldTooSmall),
             "ERROR_REASON_SUBJECT_IN_USE" => Some(Self::SubjectInUse),
             "ERROR_REASON_CORRECTION_TOO_LARGE" => Some(Self::CorrectionTooLarge),
+            "ERROR_REASON_WATCHER_TOO_SLOW" => Some(Self::WatcherTooSlow),
+            "ERROR_REASON_EVENTS_TRIMMED" => Some(Self::EventsTrimmed),
+            "ERROR_REASON_JOURNAL_DAMAGED" => Some(Self::JournalDamaged),
             _ => None,
         }
     }
@@ -6638,6 +7328,343 @@ pub mod reserve_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "quota.v1.ReserveService";
     impl<T> tonic::server::NamedService for ReserveServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Says what to watch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRequest {
+    /// Number of the first event to send, such as the `next_sequence` of an earlier call. Absent: those from now on.
+    #[prost(uint64, optional, tag = "1")]
+    pub from_sequence: ::core::option::Option<u64>,
+    /// Only events about this subject and all below it, or that charge one of them. Empty: all.
+    #[prost(string, tag = "2")]
+    pub subject_prefix: ::prost::alloc::string::String,
+    /// Only these kinds. Empty: all.
+    #[prost(enumeration = "EventKind", repeated, tag = "3")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
+    /// Only events that matter that much, or more. Unset: all.
+    #[prost(enumeration = "Severity", tag = "4")]
+    pub severity_min: i32,
+}
+/// Events, in order. The first response comes at once, and one at least every ten seconds, with or without events.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchResponse {
+    /// The events.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// Where to go on from, when these are done with.
+    #[prost(uint64, tag = "2")]
+    pub next_sequence: u64,
+}
+/// Generated client implementations.
+pub mod watch_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What happens, as it happens.
+    #[derive(Debug, Clone)]
+    pub struct WatchServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl WatchServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> WatchServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> WatchServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            WatchServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Sends events as they become durable, in order, each once. A watcher that goes on from `next_sequence` after a
+        /// break or a restart misses none and sees none twice. One that takes nothing for long is cut off with
+        /// RESOURCE_EXHAUSTED and the sequence to go on from; it never slows the server.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.WatchService/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.WatchService", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod watch_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with WatchServiceServer.
+    #[async_trait]
+    pub trait WatchService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Sends events as they become durable, in order, each once. A watcher that goes on from `next_sequence` after a
+        /// break or a restart misses none and sees none twice. One that takes nothing for long is cut off with
+        /// RESOURCE_EXHAUSTED and the sequence to go on from; it never slows the server.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+    }
+    /// What happens, as it happens.
+    #[derive(Debug)]
+    pub struct WatchServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> WatchServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for WatchServiceServer<T>
+    where
+        T: WatchService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/quota.v1.WatchService/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: WatchService>(pub Arc<T>);
+                    impl<
+                        T: WatchService,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as WatchService>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for WatchServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "quota.v1.WatchService";
+    impl<T> tonic::server::NamedService for WatchServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

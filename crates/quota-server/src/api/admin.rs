@@ -1,5 +1,6 @@
 //! AdminService: subjects, resources, quotas, and what is in use. One file per noun; this one only sorts.
 
+mod audit;
 mod corrections;
 mod quotas;
 mod resources;
@@ -12,19 +13,28 @@ use std::sync::Arc;
 use quota_core::command::Existence;
 use quota_proto::v1;
 use quota_proto::v1::admin_service_server::AdminService;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::engine::Engine;
+use crate::feed::Feed;
 
 /// The service.
 pub struct Admin {
     engine: Arc<Engine>,
+    feed: Arc<Feed>,
+    /// Reads of long stretches of the journal: one at a time, so that they leave room for everybody else.
+    scans: Arc<Semaphore>,
 }
 
 impl Admin {
-    /// The service on an engine.
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    /// The service on an engine and its journal.
+    pub fn new(engine: Arc<Engine>, feed: Arc<Feed>) -> Self {
+        Self {
+            engine,
+            feed,
+            scans: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -78,4 +88,6 @@ forward! {
     verify_invariants(VerifyInvariantsRequest) -> VerifyInvariantsResponse;
     accept_clock(AcceptClockRequest) -> AcceptClockResponse;
     get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
+    list_events(ListEventsRequest) -> ListEventsResponse;
+    verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
 }

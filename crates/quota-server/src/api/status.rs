@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use quota_core::rejection::{Rejection, Violation};
 use quota_proto::v1::{self, ErrorReason};
+use quota_store::journal::JournalError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::engine::Fault;
 use crate::engine::breaker;
+use crate::feed::FeedError;
 
 const DOMAIN: &str = "quota.v1";
 const REASON_PREFIX: &str = "ERROR_REASON_";
@@ -135,6 +137,66 @@ pub(super) fn invalid(violations: &[Violation]) -> Status {
     )
 }
 
+/// Events that cannot be read.
+pub(super) fn of_feed(error: &FeedError) -> Status {
+    use ErrorReason as R;
+    let message = error.to_string();
+    match error {
+        FeedError::Trimmed { first } => {
+            let code = Code::FailedPrecondition;
+            let more = [("first_sequence", first.to_string())];
+            build_with(code, R::EventsTrimmed, message, false, &more, |_| {})
+        }
+        FeedError::Ahead { .. } => invalid(&[Violation::new("from_sequence", message)]),
+        FeedError::Journal(JournalError::Trimmed { .. }) => {
+            let text = "the events are not kept any more".to_owned();
+            build(
+                Code::FailedPrecondition,
+                R::EventsTrimmed,
+                text,
+                false,
+                |_| {},
+            )
+        }
+        FeedError::Journal(error) => {
+            tracing::error!(%error, "the journal cannot be read");
+            let text = "the journal cannot be read there; it was logged".to_owned();
+            build(Code::Internal, R::JournalDamaged, text, false, |_| {})
+        }
+    }
+}
+
+/// One watcher too many.
+pub(super) fn too_many_watchers(most: usize) -> Status {
+    let text = format!("{most} watchers are connected, which is all that may (watchers_max)");
+    build(
+        Code::ResourceExhausted,
+        ErrorReason::Overloaded,
+        text,
+        false,
+        |d| {
+            d.set_retry_info(Some(RETRY));
+        },
+    )
+}
+
+/// A watcher that took nothing for too long.
+pub(super) fn watcher_too_slow(stall_max: Duration, next: u64) -> Status {
+    let stall_max = humantime::format_duration(stall_max);
+    let text =
+        format!("nothing was taken for {stall_max} (watch_stall_max); go on from event {next}");
+    let code = Code::ResourceExhausted;
+    let more = [("next_sequence", next.to_string())];
+    build_with(
+        code,
+        ErrorReason::WatcherTooSlow,
+        text,
+        false,
+        &more,
+        |_| {},
+    )
+}
+
 /// A bug: the text says nothing about the inside.
 pub(super) fn bug() -> Status {
     let text = "internal error; it was logged".to_owned();
@@ -166,10 +228,25 @@ fn build(
     unknown: bool,
     more: impl FnOnce(&mut ErrorDetails),
 ) -> Status {
+    build_with(code, reason, message, unknown, &[], more)
+}
+
+fn build_with(
+    code: Code,
+    reason: ErrorReason,
+    message: String,
+    unknown: bool,
+    metadata: &[(&str, String)],
+    more: impl FnOnce(&mut ErrorDetails),
+) -> Status {
     let reason = reason.as_str_name();
     let reason = reason.strip_prefix(REASON_PREFIX).unwrap_or(reason);
     let outcome = if unknown { "UNKNOWN" } else { "NOT_APPLIED" };
-    let metadata = HashMap::from([("outcome".to_owned(), outcome.to_owned())]);
+    let mut metadata: HashMap<String, String> = metadata
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    metadata.insert("outcome".to_owned(), outcome.to_owned());
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, metadata);
     more(&mut details);

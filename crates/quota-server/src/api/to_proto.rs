@@ -1,5 +1,6 @@
 //! Domain to wire.
 
+mod event;
 mod quota;
 mod row;
 mod verdict;
@@ -13,6 +14,7 @@ use quota_core::subject::Subject;
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_proto::v1;
 
+pub(super) use event::{event, kind as event_kind, severity};
 pub(super) use quota::{explained, quota, usage};
 pub(super) use row::{allocation, hold};
 pub(super) use verdict::{decision, effective_limits, projections, verdict};

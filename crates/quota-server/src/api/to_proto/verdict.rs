@@ -42,7 +42,7 @@ fn findings(findings: &[Finding]) -> Vec<v1::LimitFinding> {
     findings.iter().map(finding).collect()
 }
 
-fn finding(finding: &Finding) -> v1::LimitFinding {
+pub(super) fn finding(finding: &Finding) -> v1::LimitFinding {
     v1::LimitFinding {
         subject: finding.subject.to_string(),
         quota: text(finding.quota.as_ref()),

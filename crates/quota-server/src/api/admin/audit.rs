@@ -1,0 +1,174 @@
+//! What happened, and whether the record of it is whole.
+
+use std::ops::ControlFlow;
+
+use quota_core::time::Timestamp;
+use quota_proto::v1;
+use quota_store::journal::{JournalError, JournalReader};
+use tonic::Status;
+
+use super::Admin;
+use crate::api::events::Filter;
+use crate::api::from_proto::{Caller, Reader};
+use crate::api::{page, watch::blocking};
+use crate::feed::{Feed, FeedError, Place};
+
+/// Most batches that are read for one page.
+const PAGE_BATCHES_MAX: usize = 20_000;
+/// Bytes of batches after which a check says where to go on.
+const CHECKED_BYTES_MAX: usize = 64 << 20;
+/// Longest name that an event can bear, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+impl Admin {
+    pub(super) async fn list_events(
+        &self,
+        request: v1::ListEventsRequest,
+        _: Caller,
+    ) -> Result<v1::ListEventsResponse, Status> {
+        let mut reader = Reader::default();
+        let mut filter = Filter::read(
+            &mut reader,
+            &request.subject_prefix,
+            &request.kinds,
+            request.severity_min,
+        );
+        for (field, text) in [
+            ("actor", &request.actor),
+            ("operation_id", &request.operation_id),
+        ] {
+            if text.len() > NAME_BYTES_MAX {
+                let long = format!("has {} bytes; at most {NAME_BYTES_MAX}", text.len());
+                reader.wrong(field, long);
+            }
+        }
+        let start = reader.instant("start_time", request.start_time);
+        let end = reader.instant("end_time", request.end_time);
+        let size = page::size(&mut reader, request.page_size);
+        let digest = format!(
+            "ListEvents {filter:?} {:?} {start:?} {end:?}",
+            (&request.actor, &request.operation_id)
+        );
+        let after = page::after(&mut reader, &digest, &request.page_token);
+        let at = (!after.is_empty()).then(|| place_of_text(&after)).flatten();
+        reader.finish()?;
+        filter.actor = request.actor;
+        filter.operation = request.operation_id;
+        let _one = self.scans.acquire().await;
+        let feed = self.feed.clone();
+        let listed = blocking(move || listed(&feed, &filter, at, start, end, size));
+        let (events, next, first_sequence) = listed.await?;
+        Ok(v1::ListEventsResponse {
+            events,
+            next_page_token: next.map_or(String::new(), |place| {
+                page::token(&digest, &format!("{}.{}", place.batch, place.event))
+            }),
+            first_sequence,
+        })
+    }
+
+    pub(super) async fn verify_audit(
+        &self,
+        request: v1::VerifyAuditRequest,
+        _: Caller,
+    ) -> Result<v1::VerifyAuditResponse, Status> {
+        let mut reader = Reader::default();
+        let previous = match request.previous_hash.as_str() {
+            "" => None,
+            text => {
+                let hash = blake3::Hash::from_hex(text).map_err(|_| {
+                    let text = "is no hash: 64 hexadecimal digits, such as the last_hash of a call";
+                    reader.wrong("previous_hash", text);
+                });
+                hash.ok().map(|hash| *hash.as_bytes())
+            }
+        };
+        reader.finish()?;
+        let _one = self.scans.acquire().await;
+        let feed = self.feed.clone();
+        blocking(move || verified(&**feed.reader(), request.from_batch, previous)).await
+    }
+}
+
+fn place_of_text(text: &str) -> Option<Place> {
+    let (batch, event) = text.split_once('.')?;
+    Some(Place::new(batch.parse().ok()?, event.parse().ok()?))
+}
+
+/// A page of events, where the next begins, and the number of the oldest event that is kept.
+type Listed = (Vec<v1::Event>, Option<Place>, u64);
+
+fn listed(
+    feed: &Feed,
+    filter: &Filter,
+    at: Option<Place>,
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+    size: usize,
+) -> Result<Listed, FeedError> {
+    let first = feed.first_event()?;
+    let mut place = match (at, start) {
+        (Some(place), _) => place,
+        (None, Some(start)) => feed.at_time(start)?,
+        (None, None) => Place::new(feed.reader().first_sequence(), 0),
+    };
+    let mut over = false;
+    let events = feed.collect(&mut place, size, PAGE_BATCHES_MAX, |number, told| {
+        if end.is_some_and(|end| told.at >= end) {
+            over = true;
+            return ControlFlow::Break(());
+        }
+        let within = start.is_none_or(|start| told.at >= start);
+        ControlFlow::Continue(within.then(|| filter.pick(number, told)).flatten())
+    })?;
+    let done = over || feed.is_at_end(&place);
+    Ok((events, (!done).then_some(place), first))
+}
+
+fn verified(
+    reader: &dyn JournalReader,
+    from: u64,
+    previous: Option<[u8; 32]>,
+) -> Result<v1::VerifyAuditResponse, FeedError> {
+    let from = match from {
+        0 => reader.first_sequence(),
+        from => from,
+    };
+    let mut answer = v1::VerifyAuditResponse::default();
+    let mut cursor = reader.cursor(from)?;
+    let mut bytes = 0;
+    let mut due = previous;
+    while bytes < CHECKED_BYTES_MAX {
+        let kept = match cursor.next() {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return Ok(answer),
+            Err(damage @ JournalError::Damaged { .. }) => {
+                tracing::error!(%damage, "the audit does not hold");
+                answer.problem = damage.to_string();
+                return Ok(answer);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if due.is_some_and(|due| due != kept.previous) {
+            answer.problem = format!(
+                "batch {} follows a batch of another hash than was given",
+                kept.sequence
+            );
+            return Ok(answer);
+        }
+        if answer.first_batch == 0 {
+            answer.first_batch = kept.sequence;
+            answer.previous_hash = hex(&kept.previous);
+        }
+        answer.last_batch = kept.sequence;
+        answer.last_hash = hex(&kept.hash);
+        due = Some(kept.hash);
+        bytes += kept.body.len();
+    }
+    answer.next_batch = cursor.sequence();
+    Ok(answer)
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}

@@ -251,7 +251,7 @@ pub(crate) async fn watch(
             }
             let what = about(&mut units, event).await;
             output.text(&format!(
-                "{:>8}  {}  {:<8}  {:<18}  {}  {what}\n",
+                "{:>8}  {}  {:<8}  {:<20}  {}  {what}\n",
                 event.sequence,
                 time(event.time),
                 severity_name(event.severity()).to_lowercase(),
@@ -375,12 +375,12 @@ async fn about(units: &mut Units<'_>, event: &Event) -> String {
                     None => "none".into(),
                 });
             }
-            format!("{key} {}: {}", change.quota, texts.join(" -> "))
+            format!("{}: {}", quota_text(key, &change.quota), texts.join(" -> "))
         }
         Some(Detail::Refusal(refusal)) => {
             let finding = refusal.finding.clone().unwrap_or_default();
             format!(
-                "{} refused {}",
+                "{}, {} refused",
                 finding_text(units, &finding).await,
                 refusal.count
             )
@@ -427,6 +427,14 @@ async fn about(units: &mut Units<'_>, event: &Event) -> String {
             true => format!("{} batches laid over rebuilt rows", recovery.batches),
             false => format!("{} batches laid over the rows", recovery.batches),
         },
+    }
+}
+
+/// A quota, by its resource where it is named after that.
+fn quota_text(resource: &str, quota: &str) -> String {
+    match quota == resource {
+        true => resource.to_owned(),
+        false => format!("{resource} {quota}"),
     }
 }
 

@@ -216,6 +216,9 @@ fn units_of(resource: &Resource) -> String {
 
 /// An amount in the unit that people use, exact to three digits behind the point, else in base units.
 pub(crate) fn show(amount: i64, resource: &Resource) -> String {
+    if amount < 0 {
+        return format!("-{}", show(amount.saturating_neg(), resource));
+    }
     let ratio = resource.display_ratio.max(1);
     let decimal_bytes = DECIMAL
         .iter()
@@ -232,7 +235,7 @@ pub(crate) fn show(amount: i64, resource: &Resource) -> String {
         return amount.to_string();
     }
     // Less than can be shown is shown in base units, and not as nothing.
-    if amount != 0 && i128::from(amount).abs() * 2000 < i128::from(ratio) {
+    if amount != 0 && i128::from(amount) * 2000 < i128::from(ratio) {
         return format!("{amount} {}", resource.base_unit);
     }
     decimal(amount, ratio, &resource.display_unit)

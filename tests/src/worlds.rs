@@ -58,6 +58,7 @@ impl TestStore {
         let options = SegmentOptions {
             segment_bytes: 1 << 15,
             store_id: STORE_ID,
+            whole: false,
         };
         let journal = SegmentJournal::open(Arc::new(self.journal.clone()), options)?;
         let recovered = recover(&journal, &*self.rows, &self.bases, STORE_ID, self.bounds)?;

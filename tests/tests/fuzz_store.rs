@@ -135,7 +135,7 @@ fn check_batch(bytes: &[u8]) -> bool {
         change: Change::Answered(answer.clone()),
     };
     let events: Vec<Event> = read.answers.iter().map(answered).collect();
-    let written = Batch::new(read.stamp, 1, &events, &read.images);
+    let written = Batch::new(read.stamp, read.needed_from, 1, &events, &read.images);
     let again = Contents::read(written.body()).unwrap();
     assert_eq!(again.stamp, read.stamp);
     assert_eq!(again.answers, read.answers);
@@ -212,6 +212,7 @@ fn options() -> SegmentOptions {
     SegmentOptions {
         segment_bytes: SEGMENT_BYTES,
         store_id: STORE_ID,
+        whole: true,
     }
 }
 

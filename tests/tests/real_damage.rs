@@ -1,5 +1,6 @@
 //! C11.2 on the real binary: its files are damaged, at random places and cut off. A start recovers exactly, or
-//! refuses and says what is damaged and what to do; it never shows a wrong number.
+//! refuses and says what is damaged and what to do; it never shows a wrong number. A start needs every segment here,
+//! since answers are remembered for an hour; damage in segments that it does not need is left to `store verify`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quota_core::time::Timestamp;
-use quota_store::batch::Heading;
+use quota_store::batch::Head;
 use quota_store::journal::{Cursor, JournalError, JournalReader};
 use quota_store::told::{Told, ToldBatch};
 use tokio::sync::watch;
@@ -123,21 +123,21 @@ impl Feed {
         let first = self.reader.first_sequence();
         let oldest = self.reader.cursor(first)?.next()?;
         Ok(match oldest {
-            Some(kept) => heading(kept.sequence, &kept.body)?.first_event,
+            Some(kept) => head(kept.sequence, &kept.body)?.first_event,
             None => 1,
         })
     }
 
     /// The place before the event of this number.
     pub fn at_event(&self, event: u64) -> Result<Place, FeedError> {
-        let before = |heading: &Heading| heading.first_event <= event;
-        let Some((batch, heading)) = self.last_where(&before)? else {
+        let before = |head: &Head| head.first_event <= event;
+        let Some((batch, head)) = self.last_where(&before)? else {
             let first = self.first_event()?;
             return Err(FeedError::Trimmed { first });
         };
-        if heading.first_event > event {
+        if head.first_event > event {
             return Err(FeedError::Trimmed {
-                first: heading.first_event,
+                first: head.first_event,
             });
         }
         let end = self.end()?;
@@ -149,28 +149,25 @@ impl Feed {
 
     /// The place before the first batch of which no event is earlier than this instant.
     pub fn at_time(&self, at: Timestamp) -> Result<Place, FeedError> {
-        let found = self.last_where(&|heading: &Heading| heading.now < at)?;
-        let Some((batch, heading)) = found else {
+        let found = self.last_where(&|head: &Head| head.now < at)?;
+        let Some((batch, head)) = found else {
             return self.end();
         };
-        Ok(Place::new(batch, heading.first_event))
+        Ok(Place::new(batch, head.first_event))
     }
 
-    /// The last batch whose heading is before what is looked for; the oldest where none is; none where there is
+    /// The last batch whose head is before what is looked for; the oldest where none is; none where there is
     /// nothing.
-    fn last_where(
-        &self,
-        before: &dyn Fn(&Heading) -> bool,
-    ) -> Result<Option<(u64, Heading)>, FeedError> {
+    fn last_where(&self, before: &dyn Fn(&Head) -> bool) -> Result<Option<(u64, Head)>, FeedError> {
         let mut cursor = self
             .reader
-            .seek(&mut |sequence, body| Ok(before(&heading(sequence, body)?)))?;
+            .seek(&mut |sequence, body| Ok(before(&head(sequence, body)?)))?;
         let mut last = None;
         while let Some(kept) = cursor.next()? {
-            let heading = heading(kept.sequence, &kept.body)?;
-            let is_before = before(&heading);
+            let head = head(kept.sequence, &kept.body)?;
+            let is_before = before(&head);
             if is_before || last.is_none() {
-                last = Some((kept.sequence, heading));
+                last = Some((kept.sequence, head));
             }
             if !is_before {
                 break;
@@ -293,8 +290,8 @@ fn read(sequence: u64, body: &[u8]) -> Result<ToldBatch, JournalError> {
     ToldBatch::read(body).map_err(|error| unreadable(sequence, &error))
 }
 
-fn heading(sequence: u64, body: &[u8]) -> Result<Heading, JournalError> {
-    Heading::read(body).map_err(|error| unreadable(sequence, &error))
+fn head(sequence: u64, body: &[u8]) -> Result<Head, JournalError> {
+    Head::read(body).map_err(|error| unreadable(sequence, &error))
 }
 
 fn unreadable(sequence: u64, error: &dyn std::fmt::Display) -> JournalError {

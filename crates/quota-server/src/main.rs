@@ -245,6 +245,7 @@ fn report(report: &store::Report) {
     }
     info!(
         batches = report.batches,
+        read = report.read,
         answers = report.answers,
         "recovered"
     );
@@ -256,7 +257,7 @@ fn verify_store(config: &Config) -> ExitCode {
         accept_clock: true,
         ..config.clone()
     };
-    match store::open_existing(&config) {
+    match store::open_whole(&config) {
         Ok(opened) => {
             let sizes = opened.parts.ledger.sizes();
             let (subjects, allocations) = (sizes.subjects, sizes.allocations);

@@ -61,15 +61,15 @@ impl From<RowsError> for OpenError {
 /// Takes the data directory, made where it is missing, and recovers what is in it.
 pub fn open(config: &Config) -> Result<Opened, OpenError> {
     let new_id = *uuid::Uuid::now_v7().as_bytes();
-    recover_in(config, DataDir::take(&config.data_dir, new_id)?)
+    recover_in(config, DataDir::take(&config.data_dir, new_id)?, false)
 }
 
-/// The same for a directory that must be one already.
-pub fn open_existing(config: &Config) -> Result<Opened, OpenError> {
-    recover_in(config, DataDir::take_existing(&config.data_dir)?)
+/// The same for a directory that must be one already, of which also what a start does not need is checked.
+pub fn open_whole(config: &Config) -> Result<Opened, OpenError> {
+    recover_in(config, DataDir::take_existing(&config.data_dir)?, true)
 }
 
-fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> {
+fn recover_in(config: &Config, directory: DataDir, whole: bool) -> Result<Opened, OpenError> {
     let store_id = directory.store_id();
     let bases = Arc::new(RealDisk::new(&directory.bases())?);
     let journal = SegmentJournal::open(
@@ -77,6 +77,7 @@ fn recover_in(config: &Config, directory: DataDir) -> Result<Opened, OpenError> 
         SegmentOptions {
             segment_bytes: config.segment_bytes,
             store_id,
+            whole,
         },
     )?;
     let rows = Arc::new(open_rows(&directory)?);

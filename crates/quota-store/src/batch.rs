@@ -59,15 +59,58 @@ struct BatchBody {
     suspect: bool,
     #[prost(bool, tag = "7")]
     waiting: bool,
+    #[prost(uint64, tag = "8")]
+    needed_from: u64,
     /// Number of the first event that is told, or of the next.
     #[prost(uint64, tag = "9")]
     first_event: u64,
 }
 
+/// The part of a batch that says when it was and what it needs; the rest is passed over.
+#[derive(Clone, PartialEq, Message)]
+struct HeadBody {
+    #[prost(int64, tag = "1")]
+    now: i64,
+    #[prost(uint64, tag = "8")]
+    needed_from: u64,
+    #[prost(uint64, tag = "9")]
+    first_event: u64,
+}
+
+/// What a batch says of itself; read without what happened in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// When it was decided.
+    pub now: Timestamp,
+    /// See [`Contents::needed_from`].
+    pub needed_from: u64,
+    /// Number of its first event that is told, or of the next.
+    pub first_event: u64,
+}
+
+impl Head {
+    /// Reads it from the bytes of a batch.
+    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
+        let message = HeadBody::decode(format::versioned(body)?)?;
+        Ok(Self {
+            now: Timestamp::from_nanos(message.now),
+            needed_from: message.needed_from,
+            first_event: message.first_event,
+        })
+    }
+}
+
 impl Batch {
-    /// Writes down what happened and the new value of every record that it touched. `first_event` is the number
-    /// of the first of the events that are told.
-    pub fn new(stamp: Stamp, first_event: u64, events: &[Event], images: &[Image]) -> Self {
+    /// Writes down what happened and the new value of every record that it touched. `needed_from` is the first
+    /// batch with an answer that is remembered after this one, `first_event` the number of the first of the events
+    /// that are told.
+    pub fn new(
+        stamp: Stamp,
+        needed_from: u64,
+        first_event: u64,
+        events: &[Event],
+        images: &[Image],
+    ) -> Self {
         let message = BatchBody {
             now: stamp.now.nanos(),
             boot_id: stamp.boot_id.to_vec(),
@@ -76,6 +119,7 @@ impl Batch {
             images: images.iter().map(format::body_of_image).collect(),
             suspect: stamp.suspect,
             waiting: stamp.waiting,
+            needed_from,
             first_event,
         };
         let body = format::versioned_bytes(&message);
@@ -109,6 +153,9 @@ impl From<ImageBody> for RowImage {
 pub struct Contents {
     /// The clocks.
     pub stamp: Stamp,
+    /// The first batch with an answer that was remembered when this one was durable: a start after it needs no
+    /// earlier one for answers. 0 where it does not say.
+    pub needed_from: u64,
     /// Answers that were given.
     pub answers: Vec<Arc<Remembered>>,
     /// New values of records.
@@ -135,6 +182,7 @@ impl Contents {
         let images = message.images.iter().map(format::image_of_body);
         Ok(Self {
             stamp,
+            needed_from: message.needed_from,
             answers,
             images: images.collect::<Result<_, _>>()?,
             rows: message.images.into_iter().map(RowImage::from).collect(),
@@ -192,33 +240,4 @@ pub fn record_of_row(
 /// The value of a record's row.
 pub fn row_value(record: &quota_core::record::Record) -> Vec<u8> {
     format::record_bytes(record)
-}
-
-/// What can be said of a batch without reading all of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Heading {
-    /// The server's clock when it was decided.
-    pub now: Timestamp,
-    /// Number of its first event that is told, or of the next.
-    pub first_event: u64,
-}
-
-/// The fields of a [`BatchBody`] that a heading has; the others are passed over.
-#[derive(Clone, PartialEq, Message)]
-struct HeadingBody {
-    #[prost(int64, tag = "1")]
-    now: i64,
-    #[prost(uint64, tag = "9")]
-    first_event: u64,
-}
-
-impl Heading {
-    /// Reads the heading of a batch.
-    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
-        let message = HeadingBody::decode(format::versioned(body)?)?;
-        Ok(Self {
-            now: Timestamp::from_nanos(message.now),
-            first_event: message.first_event,
-        })
-    }
 }

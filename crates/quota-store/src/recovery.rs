@@ -10,7 +10,7 @@ use quota_core::time::Timestamp;
 use quota_core::{Bounds, Ledger};
 
 use crate::base::{self, BaseError};
-use crate::batch::{Contents, RowImage, Stamp, record_of_row};
+use crate::batch::{Contents, Head, RowImage, Stamp, record_of_row};
 use crate::disk::Disk;
 use crate::format::{self, FormatError};
 use crate::journal::{Journal, JournalError};
@@ -30,7 +30,8 @@ pub struct Recovered {
     pub last: Option<Stamp>,
     /// What was done, for the operator.
     pub report: Report,
-    /// Instants and the first sequence at or after them, a minute apart, in order.
+    /// Instants and the first sequence at or after them, a minute apart, in order; from the first batch on that
+    /// answers are remembered from.
     pub marks: VecDeque<(Timestamp, u64)>,
     /// Number of the next event that is told.
     pub next_event: u64,
@@ -41,6 +42,8 @@ pub struct Recovered {
 pub struct Report {
     /// Batches that were laid over the rows.
     pub batches: u64,
+    /// Batches that were read for the answers in them.
+    pub read: u64,
     /// Answers that are remembered again.
     pub answers: usize,
     /// Why the rows were rebuilt, if they were.
@@ -201,8 +204,9 @@ fn build(
             return Err(RecoveryError::Broken(broken));
         }
         // The rows said what is forgotten; what is remembered comes one by one, within the bounds.
-        journal.read_from(journal.first_sequence(), &mut |sequence, body| {
+        journal.read_from(needed_from(journal)?, &mut |sequence, body| {
             let contents = read_batch(sequence, body)?;
+            report.read = report.read.saturating_add(1);
             mark(&mut recovered.marks, contents.stamp.now, sequence);
             recovered.last = Some(contents.stamp);
             recovered.next_event = contents.next_event;
@@ -216,6 +220,18 @@ fn build(
     }
     recovered.report = report.clone();
     Ok(recovered)
+}
+
+/// From where on answers are remembered: as the last batch says, of which the rows now have the floors. What is
+/// before it they would all refuse.
+fn needed_from(journal: &dyn Journal) -> Result<u64, JournalError> {
+    let end = journal.next_sequence().saturating_sub(1);
+    let mut needed = end;
+    journal.read_from(end, &mut |sequence, body| {
+        needed = needed.min(decoded(sequence, Head::read(body))?.needed_from);
+        Ok(())
+    })?;
+    Ok(needed)
 }
 
 /// Lays the images of batches that are not applied over the rows; says how many batches that were.
@@ -266,7 +282,11 @@ fn put(
 }
 
 fn read_batch(sequence: u64, body: &[u8]) -> Result<Contents, JournalError> {
-    Contents::read(body).map_err(|error| match error {
+    decoded(sequence, Contents::read(body))
+}
+
+fn decoded<T>(sequence: u64, read: Result<T, FormatError>) -> Result<T, JournalError> {
+    read.map_err(|error| match error {
         FormatError::Newer { found } => JournalError::Newer {
             file: format!("batch {sequence}"),
             found,

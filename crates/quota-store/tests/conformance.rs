@@ -15,6 +15,7 @@ fn open(directory: &Path) -> SegmentJournal {
     let options = SegmentOptions {
         segment_bytes: 6000,
         store_id: [1; 16],
+        whole: false,
     };
     SegmentJournal::open(disk, options).unwrap()
 }

@@ -17,6 +17,7 @@ fn open(disk: &TestDisk, segment_bytes: u64) -> SegmentJournal {
     let options = SegmentOptions {
         segment_bytes,
         store_id: [1; 16],
+        whole: false,
     };
     SegmentJournal::open(Arc::new(disk.clone()), options).unwrap()
 }

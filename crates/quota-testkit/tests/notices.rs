@@ -48,7 +48,10 @@ impl Told {
             } else {
                 self.fell.insert(key);
             }
-            *self.crossings.entry((crossing.from, crossing.to)).or_default() += 1;
+            *self
+                .crossings
+                .entry((crossing.from, crossing.to))
+                .or_default() += 1;
         }
     }
 
@@ -95,7 +98,10 @@ impl Told {
                     }
                     Level::Below => taken <= limit && (limit == 0 || percent < limit * share),
                 };
-                assert!(fits, "{of:?} was told {told:?} at {taken} of {limit}, near at {share} %");
+                assert!(
+                    fits,
+                    "{of:?} was told {told:?} at {taken} of {limit}, near at {share} %"
+                );
             }
         }
     }
@@ -131,7 +137,10 @@ fn absorb(ledger: &mut Ledger, events: &[Event]) {
 
 /// Decides a call, and tells what there is to tell.
 fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
-    if matches!(call.verb.as_str(), "used" | "held" | "counted" | "hold" | "check") {
+    if matches!(
+        call.verb.as_str(),
+        "used" | "held" | "counted" | "hold" | "check"
+    ) {
         return;
     }
     let Ok(command) = bare::command(call, number, world.now) else {
@@ -150,7 +159,9 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     told.check(&world.ledger, world, &decided.events);
     // Nothing more is to tell of the same: what was told is remembered.
     let again = world.ledger.announce(world.now, &decided.events);
-    let again = again.iter().filter(|event| matches!(event.change, Change::Crossed(_)));
+    let again = again
+        .iter()
+        .filter(|event| matches!(event.change, Change::Crossed(_)));
     assert_eq!(again.count(), 0, "{call} is told of twice");
 }
 
@@ -222,7 +233,10 @@ fn crossings_follow_the_law_over_random_lives() {
         (Level::Near, Level::Below),
         (Level::Over, Level::Below),
     ] {
-        assert!(all.contains_key(&crossing), "nobody went {crossing:?}: {all:?}");
+        assert!(
+            all.contains_key(&crossing),
+            "nobody went {crossing:?}: {all:?}"
+        );
     }
 }
 
@@ -249,15 +263,30 @@ fn an_abuser_is_told_of_once_a_second() {
     let mut world = BareLedger::with_bounds(Bounds::default());
     let mut tally = Tally::default();
     asked(&mut world, &mut tally, 1, "quota tenants/a compute.cpu 10");
-    asked(&mut world, &mut tally, 2, "consume tenants/a/users/u compute.cpu 10 id=x");
+    asked(
+        &mut world,
+        &mut tally,
+        2,
+        "consume tenants/a/users/u compute.cpu 10 id=x",
+    );
     for number in 0..5000 {
-        asked(&mut world, &mut tally, 10 + number, "consume tenants/a/users/u compute.cpu 1");
+        asked(
+            &mut world,
+            &mut tally,
+            10 + number,
+            "consume tenants/a/users/u compute.cpu 1",
+        );
     }
-    assert!(tally.tell(&world.ledger, world.now, 100).is_empty(), "its second is not over");
+    assert!(
+        tally.tell(&world.ledger, world.now, 100).is_empty(),
+        "its second is not over"
+    );
     world.advance(Duration::from_secs(1));
     let told = tally.tell(&world.ledger, world.now, 100);
     assert_eq!(refusals(&told), [("tenants/a/users/u".to_owned(), 5000)]);
-    let usage = told.iter().filter(|event| matches!(event.change, Change::Usage(_)));
+    let usage = told
+        .iter()
+        .filter(|event| matches!(event.change, Change::Usage(_)));
     assert_eq!(usage.count(), 3, "system, the tenant and the user");
     assert!(tally.is_empty());
 
@@ -275,5 +304,8 @@ fn an_abuser_is_told_of_once_a_second() {
     assert_eq!(told.len(), REFUSALS_MAX + 1);
     assert_eq!(told.iter().map(|(_, count)| count).sum::<u64>(), 3000);
     let rest = told.iter().find(|(subject, _)| subject == "tenants/a");
-    assert_eq!(rest.map(|(_, count)| *count), Some(3000 - REFUSALS_MAX as u64));
+    assert_eq!(
+        rest.map(|(_, count)| *count),
+        Some(3000 - REFUSALS_MAX as u64)
+    );
 }

@@ -87,6 +87,9 @@ struct Undurable {
 
 impl Writer {
     pub(super) fn new(parts: Parts, shared: Arc<Shared>) -> io::Result<Self> {
+        // Where recovery began to read answers, as the last batch said. What was forgotten since, by tighter
+        // bounds, is durably so with the next batch.
+        let needed_by_answers = parts.marks.front().map_or(0, |(_, sequence)| *sequence);
         let mut writer = Self {
             ledger: parts.ledger,
             journal: parts.journal,
@@ -95,7 +98,7 @@ impl Writer {
             shared,
             breaker: Breaker::default(),
             failed: None,
-            needed_by_answers: 0,
+            needed_by_answers,
             maintained_ns: 0,
             behind: false,
             rows_failed: None,
@@ -347,14 +350,15 @@ impl Writer {
             return None;
         }
         let stamp = self.shared.clock.stamp();
+        let needed_by_answers = self.first_answered();
         let first_event = self.next_event;
         let told = events.iter().filter(|event| event.change.is_told());
         self.next_event += told.count() as u64;
         Some(Written {
-            batch: Batch::new(stamp, first_event, events, &images),
+            batch: Batch::new(stamp, needed_by_answers, first_event, events, &images),
             images,
             now: stamp.now,
-            needed_by_answers: self.first_answered(),
+            needed_by_answers,
         })
     }
 
@@ -493,10 +497,9 @@ impl Writer {
         while self.marks.get(1).is_some_and(|(at, _)| *at <= oldest) {
             self.marks.pop_front();
         }
-        self.marks
-            .front()
-            .filter(|(at, _)| *at <= oldest)
-            .map_or(self.journal.first_sequence(), |(_, sequence)| *sequence)
+        // Before the first mark no batch has an answer that is remembered.
+        let first = self.marks.front().map(|(_, sequence)| *sequence);
+        first.unwrap_or_else(|| self.journal.first_sequence())
     }
 
     fn trim(&mut self, sequence: u64) {
@@ -546,7 +549,8 @@ impl Writer {
         }
         let stamp = self.shared.clock.stamp();
         let sequence = self.journal.next_sequence();
-        let seal = Batch::new(stamp, self.next_event, &[], &[]);
+        let (needed, next_event) = (self.needed_by_answers, self.next_event);
+        let seal = Batch::new(stamp, needed, next_event, &[], &[]);
         match self.journal.append(sequence, seal.body()) {
             Ok(()) => self.applier.offer(sequence, seal.into_rows(), 0),
             Err(error) => warn!(%error, "the journal could not be sealed"),

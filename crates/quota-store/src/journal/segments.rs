@@ -32,6 +32,8 @@ pub struct SegmentOptions {
     pub segment_bytes: u64,
     /// The store that the journal belongs to.
     pub store_id: [u8; 16],
+    /// Walk every segment at the start, not only the last; others are checked when they are read.
+    pub whole: bool,
 }
 
 /// The journal in a directory.

@@ -14,6 +14,9 @@ use crate::journal::{Hash, JournalError, SEGMENT_BYTES_MAX};
 impl SegmentJournal {
     /// Opens the journal and settles its tail: the last batch, which perhaps only the page cache held, is
     /// written anew to a fresh segment before anything is built upon it.
+    ///
+    /// The headers of all segments are read, and the last one is walked, because it says where the journal
+    /// ends. What is in the others is checked by whoever reads it, as a walk would check it.
     pub fn open(disk: Arc<dyn Disk>, options: SegmentOptions) -> Result<Self, JournalError> {
         let mut journal = Self {
             shared: Arc::new(Shared::new(disk)),
@@ -25,7 +28,12 @@ impl SegmentJournal {
         };
         let segments = journal.read_headers()?;
         journal.check_extent(&segments)?;
-        let tail = journal.walk(&segments, 0)?;
+        check_headers(&segments)?;
+        let from = match journal.options.whole {
+            true => 0,
+            false => segments.len().saturating_sub(1),
+        };
+        let tail = journal.walk(&segments, from)?;
         *journal.shared.segments.write() = segments.into();
         journal.settle(tail)?;
         journal.shared.durable.publish(journal.next);
@@ -82,6 +90,9 @@ impl SegmentJournal {
             let limit = segments.get(at.saturating_add(1)).map(|next| next.first);
             let most = SEGMENT_BYTES_MAX.saturating_mul(2);
             let name = segment.name();
+            if self.next != segment.first || self.previous != segment.previous {
+                return Err(not_following(segment));
+            }
             let read = self.shared.disk.open(&name);
             let bytes = read
                 .and_then(|file| read_whole(&*file, most))
@@ -192,6 +203,30 @@ impl SegmentJournal {
             segment.bytes = bytes;
         }
     }
+}
+
+/// Each segment follows the one before it, as far as headers tell: it has the next ordinal and begins later.
+fn check_headers(segments: &[Segment]) -> Result<(), JournalError> {
+    for pair in segments.windows(2) {
+        let [one, next] = pair else { continue };
+        let due = one.ordinal.saturating_add(1);
+        if next.ordinal != due {
+            let what = format!("its segment {} is missing", segment_name(due));
+            return Err(JournalError::damaged("the journal", 0, what));
+        }
+        if next.first <= one.first {
+            return Err(not_following(next));
+        }
+    }
+    Ok(())
+}
+
+fn not_following(segment: &Segment) -> JournalError {
+    let first = segment.first;
+    let what = format!(
+        "it begins with batch {first} and does not follow the segment before it: the chain of hashes is broken"
+    );
+    JournalError::damaged(&segment.name(), 0, what)
 }
 
 /// Where the last segment ends.

@@ -147,7 +147,7 @@ fn any_request_is_answered_or_names_its_bad_fields() {
     let server = Server::new();
     let methods = server.schema.methods.clone();
     let inputs = (select(methods), vec(any::<u32>(), 0..80));
-    run(6000, &inputs, |((method, input), choices)| {
+    run(8000, &inputs, |((method, input), choices)| {
         let request = server.schema.make(&input, &mut Choices::new(&choices));
         server.send(&method, &request);
     });

@@ -344,16 +344,18 @@ impl Shared {
             return;
         }
         let shared = self.clone();
+        // Before there is a thread: it may have ended before this one goes on.
+        self.state.lock().writing_base = true;
         let started = thread::Builder::new()
             .name("quota-base".into())
             .spawn(move || shared.write_base());
         let mut state = self.state.lock();
         match started {
-            Ok(thread) => {
-                state.writing_base = true;
-                state.base_thread = Some(thread);
+            Ok(thread) => state.base_thread = Some(thread),
+            Err(error) => {
+                state.writing_base = false;
+                state.progress.base_failed = Some(error.to_string());
             }
-            Err(error) => state.progress.base_failed = Some(error.to_string()),
         }
     }
 

@@ -13,7 +13,7 @@ use quota_server::config::Config;
 use quota_server::engine::{Engine, EngineOptions, Fault, Parts};
 use quota_store::Rows;
 use quota_store::applier::{Applier, ApplierOptions};
-use quota_store::journal::{SegmentJournal, SegmentOptions};
+use quota_store::journal::{Pins, SegmentJournal, SegmentOptions};
 use quota_store::recovery::{Recovered, RecoveryError, recover};
 use quota_testkit::bare::{self, BEGINNING};
 use quota_testkit::disk::TestDisk;
@@ -36,6 +36,10 @@ pub struct TestStore {
     pub bounds: Bounds,
     /// Bytes of journal beyond which the oldest goes.
     pub journal_bytes_max: u64,
+    /// How long batches are kept for audit.
+    pub audit_retention: Duration,
+    /// Who still has to read what of the journal.
+    pub pins: Pins,
 }
 
 pub(crate) const STORE_ID: [u8; 16] = [7; 16];
@@ -50,6 +54,8 @@ impl TestStore {
             clock: ManualClock::at(BEGINNING),
             bounds,
             journal_bytes_max: u64::MAX,
+            audit_retention: Duration::ZERO,
+            pins: Pins::default(),
         }
     }
 
@@ -82,10 +88,14 @@ impl TestStore {
         };
         let applier = Applier::start(rows, Arc::new(self.bases.clone()), options, 0).unwrap();
         let (now, journal) = (clock.now(), Box::new(journal));
-        let parts = Parts::new(recovered, self.bounds, now, journal, applier);
+        let parts = Parts {
+            pins: self.pins.clone(),
+            ..Parts::new(recovered, self.bounds, now, journal, applier)
+        };
         let options = EngineOptions {
             bounds: self.bounds,
             journal_bytes_max: self.journal_bytes_max,
+            audit_retention: self.audit_retention,
             ..Config::default().engine()
         };
         Engine::start(parts, options, clock).unwrap()

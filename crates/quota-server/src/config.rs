@@ -93,7 +93,9 @@ settings! {
     accept_clock: bool = false;
     /// Bytes of one journal segment.
     segment_bytes: u64 = 64 << 20;
-    /// Bytes of journal beyond which the oldest is dropped, with the outcomes in it.
+    /// How long what happened is kept in the journal for audit, as far as journal_bytes_max has room for it.
+    audit_retention: Duration = Duration::from_secs(30 * 24 * 3600);
+    /// Bytes of journal beyond which the oldest is dropped: first what is kept for audit, then outcomes.
     journal_bytes_max: u64 = 8 << 30;
     /// Bytes of changed rows that may wait to be written; beyond it commands wait.
     apply_lag_max: usize = 64 << 20;
@@ -283,6 +285,7 @@ impl Config {
             group_max: self.group_max,
             commit_stall_max: self.commit_stall_max,
             journal_bytes_max: self.journal_bytes_max,
+            audit_retention: self.audit_retention,
             bounds: self.bounds(),
         }
     }

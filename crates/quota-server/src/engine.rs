@@ -9,7 +9,7 @@ pub mod views;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use quota_core::rejection::Rejection;
 use quota_core::{Bounds, Ledger};
 use quota_store::Journal;
 use quota_store::applier::{Applier, Progress};
-use quota_store::journal::JournalReader;
+use quota_store::journal::{JournalReader, Pins};
 use quota_store::recovery::{Recovered, Report};
 use tokio::sync::oneshot;
 
@@ -40,6 +40,8 @@ pub struct EngineOptions {
     pub commit_stall_max: Duration,
     /// Bytes of journal beyond which the oldest is dropped with its remembered answers.
     pub journal_bytes_max: u64,
+    /// How long batches are kept for audit.
+    pub audit_retention: Duration,
     /// The ledger's.
     pub bounds: Bounds,
 }
@@ -86,6 +88,8 @@ pub struct Parts {
     pub next_event: u64,
     /// What recovery did; absent where the store is new.
     pub report: Option<Report>,
+    /// Who still has to read what of the journal; what is pinned before the start is there after it.
+    pub pins: Pins,
 }
 
 impl Parts {
@@ -107,6 +111,7 @@ impl Parts {
             marks: recovered.marks,
             next_event: recovered.next_event,
             report,
+            pins: Pins::default(),
         }
     }
 }
@@ -117,7 +122,6 @@ pub struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// When it was started, by the boot-time clock.
     began_ns: i64,
-    journal: Arc<dyn JournalReader>,
 }
 
 /// The writer of an engine without a thread.
@@ -154,6 +158,10 @@ struct Shared {
     /// When the flush under way began, by the boot-time clock; 0 when there is none.
     flush_began_ns: AtomicI64,
     progress: Mutex<Progress>,
+    reader: Arc<dyn JournalReader>,
+    pins: Pins,
+    /// Batches that went before [`EngineOptions::audit_retention`] or a pin let them.
+    dropped_early: AtomicU64,
 }
 
 impl Engine {
@@ -197,11 +205,12 @@ impl Engine {
             journal_down: AtomicBool::new(false),
             flush_began_ns: AtomicI64::new(0),
             progress: Mutex::default(),
+            reader: parts.journal.reader(),
+            pins: parts.pins.clone(),
+            dropped_early: AtomicU64::new(0),
         });
-        let journal = parts.journal.reader();
         let writer = writer::Writer::new(parts, shared.clone())?;
         let engine = Self {
-            journal,
             began_ns: shared.clock.boot_ns(),
             shared,
             thread: Mutex::default(),
@@ -280,11 +289,6 @@ impl Engine {
         answered.unwrap_or(Err(Fault::JournalDown { unknown: false }))
     }
 
-    /// What is durable of the journal.
-    pub fn journal(&self) -> &Arc<dyn JournalReader> {
-        &self.journal
-    }
-
     /// The published state.
     pub fn views(&self) -> &Views {
         &self.shared.views
@@ -334,6 +338,21 @@ impl Engine {
     /// How far the applier is behind.
     pub fn progress(&self) -> Progress {
         self.shared.progress.lock().clone()
+    }
+
+    /// Reads what is durable, beside the writer.
+    pub fn journal(&self) -> &Arc<dyn JournalReader> {
+        &self.shared.reader
+    }
+
+    /// Who still has to read what of the journal.
+    pub fn pins(&self) -> &Pins {
+        &self.shared.pins
+    }
+
+    /// Batches that went early, because the journal was at its bound: audit or a pin wanted them.
+    pub fn dropped_early(&self) -> u64 {
+        self.shared.dropped_early.load(Ordering::Relaxed)
     }
 
     /// Takes no more commands, decides those that wait, and ends the writer when all is durable.

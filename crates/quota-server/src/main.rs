@@ -13,6 +13,7 @@ use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_server::store::{self, OpenError};
 use quota_store::data_dir::DataDirError;
+use quota_store::journal::{JournalError, Link, verify};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -262,15 +263,34 @@ fn verify_store(config: &Config) -> ExitCode {
             let sizes = opened.parts.ledger.sizes();
             let (subjects, allocations) = (sizes.subjects, sizes.allocations);
             let (holds, answers) = (sizes.holds, sizes.operations);
-            let next = opened.parts.journal.next_sequence();
+            let chain = match verify_chain(&opened) {
+                Ok(chain) => chain,
+                Err(error) => return refuse_store(&error.into()),
+            };
             say(&format!(
-                "whole: {} batches in the journal, {subjects} subjects, {allocations} allocations, \
-                 {holds} holds, {answers} remembered answers; every invariant holds\n",
-                next.saturating_sub(opened.parts.journal.first_sequence()),
+                "whole: {chain}, {subjects} subjects, {allocations} allocations, {holds} holds, \
+                 {answers} remembered answers; every invariant holds\n"
             ))
         }
         Err(error) => refuse_store(&error),
     }
+}
+
+/// Reads the whole journal once more, as a reader beside a server would, and says from where to where its chain
+/// of hashes goes: the last hash stands for all of it.
+fn verify_chain(opened: &store::Opened) -> Result<String, JournalError> {
+    let reader = opened.parts.journal.reader();
+    let found = verify(&*reader, reader.first_sequence(), None, u64::MAX)?;
+    let shown = |link: Option<Link>| {
+        link.map_or_else(String::new, |link| {
+            let hash: String = link.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{} {hash}", link.sequence)
+        })
+    };
+    let (batches, first, last) = (found.batches, shown(found.first), shown(found.last));
+    Ok(format!(
+        "{batches} batches in the journal ({first} to {last})"
+    ))
 }
 
 fn start_logging(config: &Config) -> Result<(), String> {

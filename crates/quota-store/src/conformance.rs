@@ -52,7 +52,13 @@ pub fn journal<J: Journal>(new: impl FnOnce() -> J, reopen: impl Fn(J) -> J) {
     journal.append(42, &body(42)).expect("and so is the next");
 
     let size = journal.size_bytes();
-    let given_back = journal.trim(30).expect("a trim succeeds");
+    assert_eq!(journal.trim(30, size).expect("a trim succeeds"), 0);
+    let given_back = journal
+        .trim(20, size.saturating_sub(1))
+        .expect("a trim succeeds");
+    assert!(given_back > 0 && journal.first_sequence() < 20);
+    let size = journal.size_bytes();
+    let given_back = journal.trim(30, 0).expect("a trim succeeds");
     assert_eq!(journal.size_bytes(), size.saturating_sub(given_back));
     assert!(
         (2..=30).contains(&journal.first_sequence()),

@@ -4,15 +4,19 @@ mod durable;
 mod extent;
 mod frame;
 mod memory;
+mod pins;
 mod reader;
 mod segments;
+mod verify;
 
 use std::io;
 use std::sync::Arc;
 
 pub use memory::MemoryJournal;
+pub use pins::{Pin, Pins};
 pub use reader::{Cursor, IsBefore, JournalReader, KeptBatch, Listener};
 pub use segments::{SegmentJournal, SegmentOptions};
+pub use verify::{Link, Verified, verify};
 
 /// Largest body of a batch, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
@@ -52,8 +56,9 @@ pub trait Journal: Send {
         Ok(())
     }
 
-    /// Drops batches before `sequence` as far as that is cheap; says how many bytes that gave back.
-    fn trim(&mut self, sequence: u64) -> Result<u64, JournalError>;
+    /// Drops batches before `sequence`, oldest first, as far as that is cheap and while it takes more than
+    /// `bytes_kept` bytes; says how many bytes that gave back.
+    fn trim(&mut self, sequence: u64, bytes_kept: u64) -> Result<u64, JournalError>;
 
     /// Bytes that it takes.
     fn size_bytes(&self) -> u64;

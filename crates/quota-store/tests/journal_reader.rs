@@ -213,7 +213,7 @@ fn overtaken_by_a_trim() {
     let mut first = 1;
     for calls in 0..9 {
         disk.lose_power_after(calls);
-        let trimmed = journal.trim(290);
+        let trimmed = journal.trim(290, 0);
         disk.keep_power();
         assert!(reader.first_sequence() >= first);
         first = reader.first_sequence();
@@ -228,7 +228,7 @@ fn overtaken_by_a_trim() {
         let found = reader.seek(&mut |at, _| Ok(at <= 250)).unwrap();
         assert!((first..=250).contains(&found.sequence()));
     }
-    journal.trim(290).unwrap();
+    journal.trim(290, 0).unwrap();
     assert!(first > 1);
     let (read, error) = rest(&mut *opened);
     let at = opened.sequence();

@@ -281,7 +281,11 @@ impl World {
 }
 
 fn options() -> EngineOptions {
-    Config::default().engine()
+    EngineOptions {
+        // Half an hour of a life: some of what nobody needs is kept, and goes later.
+        audit_retention: std::time::Duration::from_secs(1800),
+        ..Config::default().engine()
+    }
 }
 
 fn poll<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {

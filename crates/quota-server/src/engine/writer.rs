@@ -1,5 +1,7 @@
 //! The writer: takes a group, decides it, makes it durable, publishes it, answers it. In this order, always.
 
+mod retention;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use tracing::{error, info, warn};
 use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
+use retention::Retention;
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
@@ -56,6 +59,7 @@ pub(super) struct Writer {
     /// The first batch with an answer that is still remembered, as of the last durable batch: what it says
     /// is forgotten has its floor in that batch or before.
     needed_by_answers: u64,
+    retention: Retention,
     maintained_ns: i64,
     behind: bool,
     rows_failed: Option<String>,
@@ -90,6 +94,8 @@ impl Writer {
         // Where recovery began to read answers, as the last batch said. What was forgotten since, by tighter
         // bounds, is durably so with the next batch.
         let needed_by_answers = parts.marks.front().map_or(0, |(_, sequence)| *sequence);
+        let keep = shared.options.audit_retention;
+        let retention = Retention::new(shared.reader.clone(), parts.pins, keep);
         let mut writer = Self {
             ledger: parts.ledger,
             journal: parts.journal,
@@ -99,6 +105,7 @@ impl Writer {
             breaker: Breaker::default(),
             failed: None,
             needed_by_answers,
+            retention,
             maintained_ns: 0,
             behind: false,
             rows_failed: None,
@@ -426,9 +433,27 @@ impl Writer {
         self.report_rows(&progress);
         let needed = self.needed_by_rows(&progress);
         *self.shared.progress.lock() = progress;
-        self.trim(needed.min(self.needed_by_answers));
-        if self.journal.size_bytes() > self.shared.options.journal_bytes_max {
-            self.shorten(needed);
+        self.trim_journal(needed);
+    }
+
+    /// Drops what nobody needs or wants any more; at the bound first what is only wanted, then the oldest answers.
+    fn trim_journal(&mut self, needed_by_rows: u64) {
+        let needed = needed_by_rows.min(self.needed_by_answers);
+        let clock = &self.shared.clock;
+        let wanted = self.retention.wanted(clock.now(), clock.boot_ns());
+        self.trim(needed.min(wanted), 0);
+        let most = self.shared.options.journal_bytes_max;
+        if self.journal.size_bytes() > most && wanted < needed {
+            let before = self.journal.first_sequence();
+            self.trim(needed, most);
+            let gone = self.journal.first_sequence().saturating_sub(before);
+            if gone > 0 {
+                self.retention.dropped(gone);
+                self.shared.dropped_early.fetch_add(gone, Ordering::Relaxed);
+            }
+        }
+        if self.journal.size_bytes() > most {
+            self.shorten(needed_by_rows);
         }
     }
 
@@ -502,8 +527,8 @@ impl Writer {
         first.unwrap_or_else(|| self.journal.first_sequence())
     }
 
-    fn trim(&mut self, sequence: u64) {
-        match self.journal.trim(sequence) {
+    fn trim(&mut self, sequence: u64, bytes_kept: u64) {
+        match self.journal.trim(sequence, bytes_kept) {
             Ok(0) => {}
             Ok(bytes) => info!(bytes, sequence, "journal trimmed"),
             Err(error) => warn!(%error, "the journal could not be trimmed"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::journal::{Cursor, Journal, JournalError, JournalReader, KeptBatch};
+use crate::journal::{Cursor, Journal, JournalError, JournalReader, KeptBatch, Link, verify};
 
 /// Batches that one thread writes while others read.
 const BESIDE: u64 = 1000;
@@ -81,6 +81,7 @@ pub fn journal_reader<J: Journal>(new: impl FnOnce() -> J, reopen: impl Fn(J) ->
         assert_eq!(rest(&mut *cursor), whole.get(from..).unwrap_or_default());
     }
     find(&*reader, 1);
+    verified(&*reader, &whole);
 
     let journal = reopen(journal);
     let reader = journal.reader();
@@ -97,6 +98,39 @@ fn follow_each_other(batches: &[KeptBatch], first: u64, end: u64) {
     for pair in batches.windows(2) {
         let [one, next] = pair else { continue };
         assert_eq!(next.previous, one.hash, "before batch {}", next.sequence);
+    }
+}
+
+/// A look in parts finds the same as one at once, and a part that does not follow the one before it.
+fn verified(reader: &dyn JournalReader, whole: &[KeptBatch]) {
+    let look = |from, follows, bytes_max| {
+        verify(reader, from, follows, bytes_max).expect("a healthy journal is whole")
+    };
+    let at_once = look(1, Some([0; 32]), u64::MAX);
+    let hashes = |found: Option<Link>| found.map(|link| (link.sequence, link.hash));
+    let of = |batch: Option<&KeptBatch>| batch.map(|batch| (batch.sequence, batch.hash));
+    assert_eq!(
+        (at_once.batches, at_once.next, at_once.is_end),
+        (60, 61, true)
+    );
+    assert_eq!(hashes(at_once.first), of(whole.first()));
+    assert_eq!(hashes(at_once.last), of(whole.last()));
+    let mut part = look(1, None, 0);
+    let mut batches = part.batches;
+    while !part.is_end {
+        part = look(part.next, part.last.map(|last| last.hash), 200);
+        assert!(part.bytes < 400);
+        batches = batches.saturating_add(part.batches);
+    }
+    assert_eq!((batches, part.last), (60, at_once.last));
+    let nothing = look(61, part.last.map(|last| last.hash), 200);
+    assert_eq!(
+        (nothing.batches, nothing.next, nothing.is_end),
+        (0, 61, true)
+    );
+    match verify(reader, 7, Some([1; 32]), 200) {
+        Err(JournalError::Batch { sequence: 7, .. }) => {}
+        other => panic!("a part that does not follow: {other:?}"),
     }
 }
 
@@ -129,7 +163,7 @@ fn trimmed<J: Journal>(mut journal: J) {
         .expect("it is there")
         .map(|batch| batch.sequence);
     assert_eq!(before, Some(1));
-    journal.trim(40).expect("a trim succeeds");
+    journal.trim(40, 0).expect("a trim succeeds");
     let first = reader.first_sequence();
     assert!((2..=40).contains(&first));
     assert_eq!(journal.first_sequence(), first);
@@ -175,7 +209,7 @@ fn beside<J: Journal>(mut journal: J) {
             append(&mut journal, sequence..sequence.saturating_add(1));
             if sequence % 50 == 0 {
                 journal
-                    .trim(sequence.saturating_sub(200))
+                    .trim(sequence.saturating_sub(200), 0)
                     .expect("a trim succeeds");
             }
         }

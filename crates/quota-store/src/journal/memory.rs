@@ -77,16 +77,19 @@ impl Journal for MemoryJournal {
         Arc::new(MemoryReader(self.0.clone()))
     }
 
-    fn trim(&mut self, sequence: u64) -> Result<u64, JournalError> {
-        let before = self.size_bytes();
+    fn trim(&mut self, sequence: u64, bytes_kept: u64) -> Result<u64, JournalError> {
+        let mut size = self.size_bytes();
+        let mut given_back: u64 = 0;
         let mut kept = self.0.kept.write();
         // The last one stays: the next is chained to it.
-        while kept.first < sequence && kept.batches.len() > 1 {
-            kept.batches.pop_front();
+        while kept.first < sequence && kept.batches.len() > 1 && size > bytes_kept {
+            let gone = kept.batches.pop_front();
+            let bytes = gone.map_or(0, |batch| batch.body.len() as u64);
             kept.first = kept.first.saturating_add(1);
+            size = size.saturating_sub(bytes);
+            given_back = given_back.saturating_add(bytes);
         }
-        drop(kept);
-        Ok(before.saturating_sub(self.size_bytes()))
+        Ok(given_back)
     }
 
     fn size_bytes(&self) -> u64 {

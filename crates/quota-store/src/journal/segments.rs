@@ -183,10 +183,10 @@ impl Journal for SegmentJournal {
         Arc::new(SegmentReader(self.shared.clone()))
     }
 
-    fn trim(&mut self, sequence: u64) -> Result<u64, JournalError> {
+    fn trim(&mut self, sequence: u64, bytes_kept: u64) -> Result<u64, JournalError> {
         let mut given_back: u64 = 0;
         while let Some((oldest, first)) = self.oldest() {
-            if first > sequence {
+            if first > sequence || self.size_bytes() <= bytes_kept {
                 break;
             }
             let file = oldest.name();

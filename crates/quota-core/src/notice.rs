@@ -106,7 +106,7 @@ pub struct UsageNow {
 pub type Cause = (Option<OperationId>, Arc<Provenance>);
 
 /// The accounts that events changed, each with who changed it last.
-fn changed<'a>(events: &'a [Event]) -> BTreeMap<(&'a str, &'a ResourceKey), &'a Event> {
+fn changed(events: &[Event]) -> BTreeMap<(&str, &ResourceKey), &Event> {
     let mut changed = BTreeMap::new();
     for event in events {
         match &event.change {

@@ -259,10 +259,9 @@ impl Feed {
         if place.batch >= self.reader.next_sequence() {
             return Ok(None);
         }
-        let there = |cursor: &Box<dyn Cursor>| cursor.sequence() == place.batch;
-        let mut cursor = match place.cursor.take().filter(there) {
-            Some(cursor) => cursor,
-            None => self.reader.cursor(place.batch)?,
+        let mut cursor = match place.cursor.take() {
+            Some(cursor) if cursor.sequence() == place.batch => cursor,
+            _ => self.reader.cursor(place.batch)?,
         };
         let kept = cursor.next()?;
         place.cursor = Some(cursor);

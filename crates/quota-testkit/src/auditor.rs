@@ -106,7 +106,7 @@ impl Auditor {
 
     /// The clock was set forward by whoever started the server.
     pub fn jumped(&mut self, to: Timestamp) {
-        self.jumped = i128::from(to.nanos());
+        self.jumped = self.jumped.max(i128::from(to.nanos()));
     }
 
     /// Sets the time; it never goes back.
@@ -228,7 +228,7 @@ impl Auditor {
         if let Some(Ok(offset)) = offset
             && offset > 0
         {
-            self.jumped = self.book.now + offset;
+            self.jumped = self.jumped.max(self.book.now + offset);
         }
         if op.is_some() || !refusal {
             self.book.revision += 1;

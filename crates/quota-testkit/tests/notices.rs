@@ -1,6 +1,8 @@
 //! What is told besides what was decided: crossings against the plain law of levels, over random lives; refusals
 //! and usage once a second, counted.
 
+#![allow(clippy::unwrap_used, reason = "a broken test stops")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

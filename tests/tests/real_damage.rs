@@ -1,15 +1,15 @@
 //! C11.2 on the real binary: its files are damaged, at random places and cut off. A start recovers exactly, or
-//! refuses and says what is damaged and what to do; it never shows a wrong number. A start needs every segment here,
-//! since answers are remembered for an hour; damage in segments that it does not need is left to `store verify`.
+//! refuses and says what is damaged and what to do; it never shows a wrong number. Answers are remembered for
+//! an hour, so a start needs every segment; where it does not, damage is left to `store verify`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fastrand::Rng;
 use quota_client::Client;
-use quota_client::v1::{Allocation, SubjectUsage};
+use quota_client::v1::{Allocation, Amount, ReserveRequest, SubjectUsage};
 use quota_tests::book::{Book, allocations, usage};
-use quota_tests::process::{Launch, Server, files_with, refused, times};
+use quota_tests::process::{Launch, Server, files_with, refused, times, verify, verify_store};
 
 /// Everything that a caller can see of a store.
 #[derive(PartialEq, Debug)]
@@ -103,6 +103,68 @@ async fn a_journal_that_was_cut_off() {
     }
     std::fs::write(&segment, whole).unwrap();
     book.survives_a_kill(Server::start(&data), &data).await;
+}
+
+/// A segment that a start does not need may be damaged: nothing that is seen changes, and `store verify` says
+/// where.
+#[tokio::test]
+async fn damage_in_what_is_kept_for_audit() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let launch = Launch {
+        settings: &[
+            ("QUOTA_SEGMENT_BYTES", "65536"),
+            ("QUOTA_OPERATIONS_HORIZON", "1s"),
+        ],
+        ..Launch::default()
+    };
+    let server = Server::launch(&data, &launch).unwrap();
+    let client = server.client();
+    let mut book = Book::default();
+    let mut number = 0;
+    while files_with(&data.join("journal"), ".seg") < 4 {
+        book.ask(&client, &format!("k-{number}")).await.unwrap();
+        number += 1;
+    }
+    // A hold ends when every answer is forgotten: the batch that closes it needs none.
+    let reserve = ReserveRequest {
+        subject: "tenants/t0".into(),
+        amounts: vec![Amount {
+            resource: "compute.cpu".into(),
+            amount: 1,
+        }],
+        ttl: Some(Duration::from_secs(3).try_into().unwrap()),
+        ..ReserveRequest::default()
+    };
+    client.reserve(reserve).await.unwrap();
+    let mut segments = Vec::new();
+    files(&data.join("journal"), &mut segments);
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    let newest = segments.last().unwrap();
+    let written = || {
+        (
+            files_with(&data.join("journal"), ".seg"),
+            std::fs::read(newest).unwrap(),
+        )
+    };
+    let held = written();
+    while written() == held {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let whole = seen(&client).await;
+    assert_eq!(server.terminate(), Some(0));
+    verify_store(&data);
+
+    let segment = data.join("journal/0000000001.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[20_000] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    let server = Server::launch(&data, &launch).unwrap();
+    assert!(seen(&server.client()).await == whole, "a wrong number");
+    assert_eq!(server.terminate(), Some(0));
+    let (code, said) = verify(&data);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("0000000001.seg is damaged"), "{said}");
 }
 
 /// Damage anywhere: a start recovers exactly or refuses and names what is damaged; it never shows a wrong

@@ -382,7 +382,11 @@ impl Ledger {
         let operation = &command.operation;
         let outcome = Arc::new(Outcome {
             answer: step.answer,
-            decided: now,
+            // An accepted clock is the one that its answer is remembered by.
+            decided: match &command.action {
+                Action::AcceptClock { offset_ns } => now.plus(ahead(*offset_ns)),
+                _ => now,
+            },
         });
         let revision = self.next_revision();
         let event = |change| Event {
@@ -496,9 +500,13 @@ impl Ledger {
 }
 
 fn clock_accepted(now: Timestamp, offset_ns: i64) -> Change {
-    let ahead = std::time::Duration::from_nanos(offset_ns.max(0).unsigned_abs());
     Change::ClockAccepted {
         offset_ns,
-        to: now.plus(ahead),
+        to: now.plus(ahead(offset_ns)),
     }
+}
+
+/// How far a clock that is accepted jumps forward.
+fn ahead(offset_ns: i64) -> std::time::Duration {
+    std::time::Duration::from_nanos(offset_ns.max(0).unsigned_abs())
 }

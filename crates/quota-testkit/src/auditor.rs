@@ -224,11 +224,10 @@ impl Auditor {
         if call.has("dry") {
             return text;
         }
-        let offset = call.option("offset").map(|text| text.parse::<i128>());
-        if let Some(Ok(offset)) = offset
-            && offset > 0
-        {
-            self.jumped = self.jumped.max(self.book.now + offset);
+        let offset = call.option("offset").and_then(|text| text.parse::<i128>().ok());
+        let at = self.book.now + offset.unwrap_or(0).max(0);
+        if at > self.book.now {
+            self.jumped = self.jumped.max(at);
         }
         if op.is_some() || !refusal {
             self.book.revision += 1;
@@ -237,7 +236,7 @@ impl Auditor {
                 id: op.unwrap_or("\0").to_owned(),
                 content,
                 text: text.clone(),
-                at: self.book.now,
+                at,
                 refusal,
             });
             let most = match refusal {

@@ -2179,17 +2179,14 @@ pub struct VerifyAuditResponse {
     /// The last batch that was checked. 0: none was.
     #[prost(uint64, tag = "2")]
     pub last_batch: u64,
-    /// Hash of the batch before the first, in hex.
-    #[prost(string, tag = "3")]
-    pub previous_hash: ::prost::alloc::string::String,
     /// Hash of the last batch, in hex: it stands for that batch and all before it.
-    #[prost(string, tag = "4")]
+    #[prost(string, tag = "3")]
     pub last_hash: ::prost::alloc::string::String,
-    /// Where to go on from. 0: all was checked.
-    #[prost(uint64, tag = "5")]
+    /// Where to go on from, following `last_hash`. 0: all was checked.
+    #[prost(uint64, tag = "4")]
     pub next_batch: u64,
-    /// What is wrong. Empty: nothing is.
-    #[prost(string, tag = "6")]
+    /// What is wrong, and where. Empty: nothing is.
+    #[prost(string, tag = "5")]
     pub problem: ::prost::alloc::string::String,
 }
 /// Generated client implementations.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use quota_core::time::Timestamp;
 use quota_proto::v1;
-use quota_store::journal::{JournalError, JournalReader};
+use quota_store::journal::{JournalError, JournalReader, verify};
 use tonic::Status;
 
 use super::Admin;
@@ -16,7 +16,7 @@ use crate::feed::{Feed, FeedError, Place};
 /// Most batches that are read for one page.
 const PAGE_BATCHES_MAX: usize = 20_000;
 /// Bytes of batches after which a check says where to go on.
-const CHECKED_BYTES_MAX: usize = 64 << 20;
+const CHECKED_BYTES_MAX: u64 = 64 << 20;
 /// Longest name that an event can bear, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -128,45 +128,29 @@ fn listed(
 fn verified(
     reader: &dyn JournalReader,
     from: u64,
-    previous: Option<[u8; 32]>,
+    follows: Option<[u8; 32]>,
 ) -> Result<v1::VerifyAuditResponse, FeedError> {
     let from = match from {
         0 => reader.first_sequence(),
         from => from,
     };
-    let mut answer = v1::VerifyAuditResponse::default();
-    let mut cursor = reader.cursor(from)?;
-    let mut bytes = 0;
-    let mut due = previous;
-    while bytes < CHECKED_BYTES_MAX {
-        let kept = match cursor.next() {
-            Ok(Some(kept)) => kept,
-            Ok(None) => return Ok(answer),
-            Err(damage @ JournalError::Damaged { .. }) => {
-                tracing::error!(%damage, "the audit does not hold");
-                answer.problem = damage.to_string();
-                return Ok(answer);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if due.is_some_and(|due| due != kept.previous) {
-            answer.problem = format!(
-                "batch {} follows a batch of another hash than was given",
-                kept.sequence
-            );
-            return Ok(answer);
+    match verify(reader, from, follows, CHECKED_BYTES_MAX) {
+        Ok(found) => Ok(v1::VerifyAuditResponse {
+            first_batch: found.first.map_or(0, |first| first.sequence),
+            last_batch: found.last.map_or(0, |last| last.sequence),
+            last_hash: found.last.map(|last| hex(&last.hash)).unwrap_or_default(),
+            next_batch: if found.is_end { 0 } else { found.next },
+            problem: String::new(),
+        }),
+        Err(damage @ (JournalError::Damaged { .. } | JournalError::Batch { .. })) => {
+            tracing::error!(%damage, "the audit does not hold");
+            Ok(v1::VerifyAuditResponse {
+                problem: damage.to_string(),
+                ..v1::VerifyAuditResponse::default()
+            })
         }
-        if answer.first_batch == 0 {
-            answer.first_batch = kept.sequence;
-            answer.previous_hash = hex(&kept.previous);
-        }
-        answer.last_batch = kept.sequence;
-        answer.last_hash = hex(&kept.hash);
-        due = Some(kept.hash);
-        bytes += kept.body.len();
+        Err(error) => Err(error.into()),
     }
-    answer.next_batch = cursor.sequence();
-    Ok(answer)
 }
 
 fn hex(hash: &[u8; 32]) -> String {

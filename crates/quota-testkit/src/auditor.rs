@@ -224,7 +224,9 @@ impl Auditor {
         if call.has("dry") {
             return text;
         }
-        let offset = call.option("offset").and_then(|text| text.parse::<i128>().ok());
+        let offset = call
+            .option("offset")
+            .and_then(|text| text.parse::<i128>().ok());
         let at = self.book.now + offset.unwrap_or(0).max(0);
         if at > self.book.now {
             self.jumped = self.jumped.max(at);

@@ -194,13 +194,7 @@ pub async fn check_at(client: &Client, call: &Call, consistent: bool) -> Result<
     };
     let a = client.check(request).await?;
     let text = verdict(call, a.verdict.as_ref(), false);
-    let unbounded = a
-        .verdict
-        .is_some_and(|verdict| !verdict.unbounded_resources.is_empty());
-    Ok(match unbounded {
-        false => text,
-        true => format!("{text} unbounded"),
-    })
+    Ok(format!("{text}{}", outlook(call, &a)))
 }
 
 async fn usage(client: &Client, call: &Call) -> Result<String, Error> {
@@ -484,8 +478,9 @@ async fn administer(client: &Client, call: &Call, now: Timestamp) -> Result<Stri
                 validate_only,
             };
             let a = client.correct_usage(request).await?;
-            let counts: Vec<String> = a.counts.iter().map(|c| c.previous.to_string()).collect();
-            done(&format!("was {}", counts.join(" ")), a.replayed)
+            let counts = a.counts.iter().map(|c| (c.subject.as_str(), c.previous));
+            let counts: Vec<(&str, i64)> = counts.collect();
+            done(&script::corrected(call, &counts), a.replayed)
         }
         other => panic!("no call is named {other}"),
     })

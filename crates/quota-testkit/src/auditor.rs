@@ -10,6 +10,7 @@ mod calls;
 mod holds;
 mod judge;
 mod names;
+mod outlook;
 mod rules;
 
 use std::hash::{DefaultHasher, Hash, Hasher};

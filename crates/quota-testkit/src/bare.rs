@@ -22,12 +22,11 @@ use quota_core::quota::{Enforcement, Origin, State, Target, default_id};
 use quota_core::rate::Rate;
 use quota_core::resource::{Kind, Resources, WithoutQuota};
 use quota_core::time::Timestamp;
-use quota_core::verdict::{Mode, Verdict};
+use quota_core::verdict::Mode;
 use quota_core::{Bounds, Ledger};
 
 use crate::script::{self, Call, Script, World};
-pub use reply::reply;
-use reply::shown;
+pub use reply::{checked, reply};
 
 /// Where scripts begin: an instant in 2026.
 pub const BEGINNING: Timestamp = Timestamp::from_nanos(1_790_000_000_000_000_000);
@@ -94,18 +93,17 @@ impl World for BareLedger {
 /// What a check answers.
 pub fn check(ledger: &Ledger, call: &Call, now: Timestamp) -> String {
     let known = |name: &str| ledger.subject(name).is_some();
-    let evaluate = |question: &Question| {
+    let asked = |question: &Question| {
         let names = charge_set(&question.subject, &question.also);
-        ledger
-            .scene(question.subject.as_str(), &names, now)
-            .evaluate(&question.amounts, question.mode)
+        let scene = ledger.scene(question.subject.as_str(), &names, now);
+        checked(call, question, &scene, now)
     };
     check_over(
         call,
         ledger.resources(),
         ledger.bounds().auto_create,
         known,
-        evaluate,
+        asked,
     )
 }
 
@@ -121,13 +119,13 @@ pub struct Question {
     pub mode: Mode,
 }
 
-/// What a check answers over any state: its resources, its subjects and its evaluation.
+/// What a check answers over any state: its resources, its subjects, and what comes of asking it.
 pub fn check_over(
     call: &Call,
     resources: &Resources,
     auto_create: AutoCreate,
     known: impl Fn(&str) -> bool,
-    evaluate: impl FnOnce(&Question) -> Verdict,
+    asked: impl FnOnce(&Question) -> String,
 ) -> String {
     let read = || -> Result<_, Malformed> {
         let subject = SubjectName::parse(&call.place)?;
@@ -148,12 +146,7 @@ pub fn check_over(
     if may_be(auto_create, named, known).is_some() {
         return "error SUBJECT_UNKNOWN".into();
     }
-    let verdict = evaluate(&question);
-    let text = script::verdict(call, &shown(&verdict, false));
-    match verdict.unbounded.is_empty() {
-        true => text,
-        false => format!("{text} unbounded"),
-    }
+    asked(&question)
 }
 
 /// What an account or a quota has, or how a hold is.

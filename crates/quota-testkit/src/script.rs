@@ -9,7 +9,10 @@
 //! ```
 //!
 //! Words after the subject are resources with amounts, `key=value` options and flags. A script may begin
-//! with `with key=value …` for the bounds of its ledger. The same text runs at every boundary.
+//! with `with key=value …` for the bounds of its ledger. `512 times` before a call makes it so often; the
+//! answer is the last one's. The same text runs at every boundary.
+
+mod outlook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +23,8 @@ use quota_core::Bounds;
 use quota_core::ledger::AutoCreate;
 use quota_core::period::{Period, Unit};
 use quota_core::time::Timestamp;
+
+pub use outlook::{Effective, Outlook, Projected, outlook};
 
 /// A script.
 #[derive(Clone, Debug)]
@@ -37,9 +42,11 @@ pub struct Script {
 pub struct Line {
     /// Where it stands.
     pub number: usize,
+    /// How often the call is made.
+    pub times: usize,
     /// The call.
     pub call: Call,
-    /// The answer.
+    /// The answer, of the last one.
     pub expected: String,
 }
 
@@ -145,7 +152,21 @@ impl Call {
 }
 
 const FLAGS: &[&str] = &[
-    "record", "force", "deny", "new", "known", "best", "retry", "near", "tightest", "past", "dry",
+    "record",
+    "force",
+    "deny",
+    "new",
+    "known",
+    "best",
+    "retry",
+    "short",
+    "near",
+    "tightest",
+    "effective",
+    "projected",
+    "named",
+    "past",
+    "dry",
 ];
 
 impl Script {
@@ -170,8 +191,13 @@ impl Script {
                 None if line.starts_with("advance ") => (line, ""),
                 None => panic!("{name}:{}: no ` -> ` in {line:?}", at + 1),
             };
+            let (times, call) = match call.split_once(" times ") {
+                Some((times, call)) => (times.parse().expect("a number of times"), call),
+                None => (1, call),
+            };
             script.lines.push(Line {
                 number: at + 1,
+                times,
                 call: parse_call(call),
                 expected: expected.trim().to_owned(),
             });
@@ -345,6 +371,9 @@ pub fn check<W: World>(
             let by = distance(&line.call.place, world.now());
             world.advance(by);
         } else {
+            for _ in 1..line.times {
+                world.call(&line.call);
+            }
             let actual = world.call(&line.call);
             if actual != line.expected {
                 wrong.push(format!(
@@ -374,6 +403,8 @@ pub struct Finding<'a> {
     pub requested: i64,
     /// The limit as text; empty where none is involved.
     pub limit: String,
+    /// What is missing.
+    pub shortfall: i64,
     /// After how long it could be admitted.
     pub retry: Option<Duration>,
 }
@@ -417,7 +448,7 @@ pub struct Verdict<'a> {
     pub replayed: bool,
 }
 
-/// A verdict in the words of scripts. Waits and headroom are shown where the call asks for them.
+/// A verdict in the words of scripts. What is missing, waits and headroom are shown where the call asks for them.
 pub fn verdict(call: &Call, verdict: &Verdict<'_>) -> String {
     let mut text = String::from(verdict.decision);
     if let Some(delay) = verdict.delay {
@@ -462,12 +493,16 @@ pub fn verdict(call: &Call, verdict: &Verdict<'_>) -> String {
 fn finding(call: &Call, f: &Finding<'_>) -> String {
     let limit = if f.limit.is_empty() { "-" } else { &f.limit };
     let quota = named(f.quota, f.resource);
+    let short = match call.has("short") {
+        true => format!(" short {}", f.shortfall),
+        false => String::new(),
+    };
     let retry = match f.retry {
         Some(retry) if call.has("retry") => format!(" retry {retry:?}"),
         _ => String::new(),
     };
     format!(
-        "{} {} {}{quota} {}+{}>{limit}{retry}",
+        "{} {} {}{quota} {}+{}>{limit}{short}{retry}",
         f.reason, f.resource, f.subject, f.taken, f.requested
     )
 }
@@ -504,6 +539,17 @@ pub fn amounts(amounts: &[(String, i64)]) -> String {
         true => "nothing".into(),
         false => texts.join(" "),
     }
+}
+
+/// Corrected counts, as they were, in the words of scripts; with whose they are where the call asks for it.
+pub fn corrected(call: &Call, counts: &[(&str, i64)]) -> String {
+    let text = |(subject, count): &(&str, i64)| match call.has("named") {
+        true => format!("{subject} {count}"),
+        false => count.to_string(),
+    };
+    let texts: Vec<String> = counts.iter().map(text).collect();
+    let between = if call.has("named") { ", " } else { " " };
+    format!("was {}", texts.join(between))
 }
 
 /// A release in the words of scripts.

@@ -201,10 +201,54 @@ pub(super) fn findings(findings: &[v1::LimitFinding]) -> Vec<script::Finding<'_>
                     Some(v1::limit::Limit::Unlimited(_)) => "unlimited".into(),
                     None => String::new(),
                 },
+                shortfall: finding.shortfall,
                 retry: finding
                     .retry_delay
                     .and_then(|delay| Duration::try_from(delay).ok()),
             }
         })
         .collect()
+}
+
+/// What a check says beside its verdict.
+pub(super) fn outlook(call: &Call, a: &v1::CheckResponse) -> String {
+    let effective = a.effective_limits.iter().filter_map(|least| {
+        let limit = match least.limit.as_ref()?.limit.as_ref()? {
+            v1::limit::Limit::Value(value) => value.to_string(),
+            v1::limit::Limit::Unlimited(_) => "unlimited".into(),
+        };
+        Some(script::Effective {
+            resource: &least.resource,
+            subject: &least.subject,
+            quota: &least.quota,
+            limit,
+        })
+    });
+    let since_epoch = |at: &ProtoTimestamp| {
+        let seconds = Duration::from_secs(at.seconds.unsigned_abs());
+        seconds + Duration::from_nanos(at.nanos.unsigned_abs().into())
+    };
+    let now = a.decide_time.as_ref().map(since_epoch);
+    let projected = a.projections.iter().map(|account| script::Projected {
+        resource: &account.resource,
+        subject: &account.subject,
+        quota: &account.quota,
+        used: account.used,
+        held: account.held,
+        projected: account.projected,
+        left: account
+            .period_end_time
+            .as_ref()
+            .map(|end| since_epoch(end) - now.expect("every answer says when it held")),
+    });
+    let unbounded = a
+        .verdict
+        .as_ref()
+        .is_some_and(|verdict| !verdict.unbounded_resources.is_empty());
+    let outlook = script::Outlook {
+        unbounded,
+        effective: effective.collect(),
+        projected: projected.collect(),
+    };
+    script::outlook(call, &outlook)
 }

@@ -268,13 +268,11 @@ impl World {
         let tables = views.tables();
         let auto_create = self.store.bounds.auto_create;
         let known = |name: &str| views.subject(name).is_some();
-        let evaluate = |question: &bare::Question| {
+        let asked = |question: &bare::Question| {
             let snapshot = views.snapshot(&question.subject, &question.also);
-            snapshot
-                .scene(now)
-                .evaluate(&question.amounts, question.mode)
+            bare::checked(call, question, &snapshot.scene(now), now)
         };
-        let text = bare::check_over(call, &tables.resources, auto_create, known, evaluate);
+        let text = bare::check_over(call, &tables.resources, auto_create, known, asked);
         self.coverage.answered(call, &text);
         same(call, &due, &text)
     }

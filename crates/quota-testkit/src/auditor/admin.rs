@@ -2,8 +2,9 @@
 
 use super::book::{ACCOUNTS_MOST, Book, Entry, Kind, Resource, What};
 use super::calls::{also, amounts};
+use super::judge::number;
 use super::kind_of;
-use crate::script::Call;
+use crate::script::{self, Call};
 
 impl Book {
     pub(super) fn set_subject(&mut self, call: &Call) -> Result<String, &'static str> {
@@ -110,12 +111,12 @@ impl Book {
         if set.iter().any(|name| self.life(name).is_none()) {
             return Err("SUBJECT_UNKNOWN");
         }
-        let mut before = String::from("was");
+        let mut before: Vec<(&str, i64)> = Vec::new();
         for (resource, change) in &changes {
             for name in &set {
                 let held = self.held(name, resource);
                 let mut counts = vec![self.used(name, resource)];
-                before.push_str(&format!(" {}", counts[0]));
+                before.push((name, number(counts[0])));
                 if !call.has("past") {
                     let periods = self.periods(name, resource);
                     counts.extend(periods.iter().map(|p| self.counted(name, resource, p)));
@@ -143,6 +144,6 @@ impl Book {
                 }
             }
         }
-        Ok(before)
+        Ok(script::corrected(call, &before))
     }
 }

@@ -4,7 +4,7 @@ use quota_core::ledger::AutoCreate;
 
 use super::Done;
 use super::book::{Book, Entry, Kind, Row, State, Subject, What};
-use super::judge::{Judgement, Mode};
+use super::judge::Mode;
 use crate::script::{self, Call};
 
 type Amounts = Vec<(String, i128)>;
@@ -228,20 +228,18 @@ impl Book {
 
     /// What a check answers.
     pub(super) fn check(&self, call: &Call) -> String {
-        let checked = || -> Result<Judgement, &'static str> {
+        let checked = || -> Result<String, &'static str> {
             let (amounts, also) = (amounts(call), also(call)?);
             self.kinds(&amounts)?;
             let set = Self::set(&call.place, &also);
             if self.may_not_be(&call.place, &also) {
                 return Err("SUBJECT_UNKNOWN");
             }
-            Ok(self.judge(&call.place, &set, &amounts, mode(call)))
+            let judged = self.judge(&call.place, &set, &amounts, mode(call));
+            let outlook = self.outlook(call, &set, &judged.granted(&amounts), judged.unbounded);
+            Ok(format!("{}{outlook}", judged.text(call)))
         };
-        match checked() {
-            Err(reason) => format!("error {reason}"),
-            Ok(judged) if judged.unbounded => format!("{} unbounded", judged.text(call)),
-            Ok(judged) => judged.text(call),
-        }
+        checked().unwrap_or_else(|reason| format!("error {reason}"))
     }
 
     /// What an account or a quota has, or how a hold is.

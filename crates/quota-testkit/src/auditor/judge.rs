@@ -17,6 +17,7 @@ pub(super) struct Found {
     taken: i128,
     requested: i128,
     limit: String,
+    shortfall: i128,
     retry: Option<i128>,
 }
 
@@ -93,11 +94,11 @@ impl Judgement {
     }
 }
 
-fn number(n: i128) -> i64 {
+pub(super) fn number(n: i128) -> i64 {
     i64::try_from(n).unwrap()
 }
 
-fn duration(ns: i128) -> Duration {
+pub(super) fn duration(ns: i128) -> Duration {
     let seconds = u64::try_from(ns / SECOND).unwrap();
     Duration::new(seconds, u32::try_from(ns % SECOND).unwrap())
 }
@@ -113,6 +114,7 @@ fn found(all: &[Found]) -> Vec<script::Finding<'_>> {
             taken: number(one.taken),
             requested: number(one.requested),
             limit: one.limit.clone(),
+            shortfall: number(one.shortfall),
             retry: one.retry.map(duration),
         });
     }
@@ -138,9 +140,9 @@ fn up(n: i128, by: i128) -> i128 {
     -((-n).div_euclid(by))
 }
 
-/// What one limit says of a request.
+/// What one limit says of a request: reason, limit, what is missing, and after how long it could be admitted.
 struct Says {
-    refusals: Vec<(&'static str, String, Option<i128>)>,
+    refusals: Vec<(&'static str, String, i128, Option<i128>)>,
     wait: i128,
 }
 
@@ -181,6 +183,7 @@ impl Book {
                     taken: self.used(subject, resource) + self.held(subject, resource),
                     requested: *amount,
                     limit: String::new(),
+                    shortfall: *amount,
                     retry: None,
                 };
                 match (self.denies_without_quota(resource), mode) {
@@ -208,6 +211,7 @@ impl Book {
                 taken: self.used(name, resource) + self.held(name, resource),
                 requested: amount,
                 limit: String::new(),
+                shortfall: most + amount - ACCOUNTS_MOST,
                 retry: None,
             });
         }
@@ -222,7 +226,7 @@ impl Book {
         judged: &mut Judgement,
     ) {
         let taken = self.taken(name, rule);
-        let said = |reason, quota: &str, limit, retry| Found {
+        let said = |reason, quota: &str, limit, shortfall, retry| Found {
             reason,
             resource: rule.resource.clone(),
             subject: name.to_owned(),
@@ -230,27 +234,28 @@ impl Book {
             taken,
             requested: amount,
             limit,
+            shortfall,
             retry,
         };
         // A bucket that keeps what it is owed is an account as well.
         let keeps = rule.rate.is_some() && rule.vetoes() && rule.limit.is_some();
         if keeps && taken + amount > ACCOUNTS_MOST {
-            judged
-                .refusals
-                .push(said("TOO_LARGE", "", String::new(), None));
+            let shortfall = taken + amount - ACCOUNTS_MOST;
+            let found = said("TOO_LARGE", "", String::new(), shortfall, None);
+            judged.refusals.push(found);
         }
         let says = self.ask(name, rule, amount);
         if mode != Mode::Record {
             judged.delay = judged.delay.max(says.wait);
         }
-        for (reason, limit, retry) in says.refusals {
+        for (reason, limit, shortfall, retry) in says.refusals {
             let place = match (rule.enforce.as_str(), mode) {
                 ("warn", _) => &mut judged.warnings,
                 ("shadow", _) => &mut judged.shadows,
                 (_, Mode::Record) => &mut judged.exceeded,
                 _ => &mut judged.refusals,
             };
-            place.push(said(reason, &rule.id, limit, retry));
+            place.push(said(reason, &rule.id, limit, shortfall, retry));
         }
     }
 
@@ -264,13 +269,15 @@ impl Book {
             None => "unlimited".to_owned(),
         };
         if rule.state == "suspended" {
-            says.refusals.push(("SUSPENDED", shown(rule.limit), None));
+            says.refusals
+                .push(("SUSPENDED", shown(rule.limit), amount, None));
             return says;
         }
         if let Some(most) = rule.max
             && amount > most
         {
-            says.refusals.push(("TOO_LARGE", most.to_string(), None));
+            says.refusals
+                .push(("TOO_LARGE", most.to_string(), amount - most, None));
         }
         let Some(limit) = rule.limit else {
             return says;
@@ -281,24 +288,29 @@ impl Book {
             if beyond <= 0 {
                 return says;
             }
-            if amount > bucket || limit == 0 {
-                says.refusals.push(("TOO_LARGE", bucket.to_string(), None));
-                return says;
-            }
-            let wait = up(beyond, limit);
             let patience = match rule.enforce.as_str() {
                 "throttle" => rate.delay,
                 _ => 0,
             };
+            // What would have been lent does not miss.
+            let short = up(beyond - patience * limit, rate.interval).max(1);
+            if amount > bucket || limit == 0 {
+                says.refusals
+                    .push(("TOO_LARGE", bucket.to_string(), short, None));
+                return says;
+            }
+            let wait = up(beyond, limit);
             match wait <= patience {
                 true => says.wait = wait,
-                false => says
-                    .refusals
-                    .push(("RATE", bucket.to_string(), Some(wait - patience))),
+                false => {
+                    says.refusals
+                        .push(("RATE", bucket.to_string(), short, Some(wait - patience)))
+                }
             }
             return says;
         }
-        if self.taken(name, rule) + amount > limit {
+        let short = self.taken(name, rule) + amount - limit;
+        if short > 0 {
             let end = self
                 .period(rule)
                 .and_then(|period| period.window(self.now).1);
@@ -308,7 +320,8 @@ impl Book {
                 Some(end) => ("PERIOD_EXHAUSTED", Some(end - self.now)),
                 None => ("LIMIT", None),
             };
-            says.refusals.push((reason, limit.to_string(), retry));
+            says.refusals
+                .push((reason, limit.to_string(), short, retry));
         }
         says
     }

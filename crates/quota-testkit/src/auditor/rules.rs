@@ -323,19 +323,36 @@ impl Book {
             }
             above.push(parts[..end].join("/"));
         }
-        let mut least: Option<Option<i128>> = None;
-        for name in above {
-            for bound in self.in_force(&name, &rule.resource) {
-                let alike = self.period(&bound) == self.period(rule)
-                    && bound.rate.as_ref().map(|rate| rate.interval)
-                        == rule.rate.as_ref().map(|rate| rate.interval);
-                let lower = least.is_none_or(|least| is_below(bound.limit, least));
-                if bound.vetoes() && alike && lower {
-                    least = Some(bound.limit);
+        let bounds = self.least(&above, &rule.resource);
+        let bound = bounds.iter().find(|(_, bound)| self.alike(bound, rule));
+        bound.is_some_and(|(_, bound)| is_below(bound.limit, rule.limit))
+    }
+
+    /// Whether two rules on one resource measure alike.
+    fn alike(&self, one: &Rule, other: &Rule) -> bool {
+        let interval = |rule: &Rule| rule.rate.as_ref().map(|rate| rate.interval);
+        self.period(one) == self.period(other) && interval(one) == interval(other)
+    }
+
+    /// The least limits of those that can refuse, one of what measures alike, each with whose it is: the first
+    /// of `names` where several are least (C4.4).
+    pub(super) fn least(&self, names: &[String], resource: &str) -> Vec<(String, Rule)> {
+        let mut least: Vec<(String, Rule)> = Vec::new();
+        for name in names {
+            for rule in self.in_force(name, resource) {
+                if !rule.vetoes() {
+                    continue;
+                }
+                match least.iter_mut().find(|(_, have)| self.alike(have, &rule)) {
+                    Some(have) if is_below(rule.limit, have.1.limit) => {
+                        *have = (name.clone(), rule);
+                    }
+                    Some(_) => {}
+                    None => least.push((name.clone(), rule)),
                 }
             }
         }
-        least.is_some_and(|least| is_below(least, rule.limit))
+        least
     }
 }
 

@@ -1,10 +1,15 @@
 //! Replies in the words of scripts.
 
+use quota_core::evaluate::Scene;
 use quota_core::name::{Id, ResourceKey};
 use quota_core::outcome::{Answer, Reply};
 use quota_core::rejection::Rejection;
-use quota_core::verdict::{Decision, Finding, Headroom, Reason, Verdict};
+use quota_core::time::Timestamp;
+use quota_core::verdict::{
+    Decision, EffectiveLimit, Finding, Headroom, Projection, Reason, Verdict,
+};
 
+use super::Question;
 use crate::script::{self, Call};
 
 /// A reply in the words of scripts.
@@ -72,12 +77,67 @@ fn answer(call: &Call, answered: &Answer, replayed: bool) -> String {
             format!("set{warned}{suffix}")
         }
         Answer::Corrected(counts) => {
-            let counts: Vec<String> = counts.iter().map(|(_, _, n)| n.to_string()).collect();
-            format!("was {}{suffix}", counts.join(" "))
+            let counts = counts.iter().map(|(name, _, n)| (name.as_str(), *n));
+            let counts: Vec<(&str, i64)> = counts.collect();
+            format!("{}{suffix}", script::corrected(call, &counts))
         }
         Answer::ClockAccepted { .. } => format!("accepted{suffix}"),
         Answer::Undecided => "undecided".into(),
         Answer::Deleted => format!("deleted{suffix}"),
+    }
+}
+
+/// What a check answers over a scene.
+pub fn checked(call: &Call, question: &Question, scene: &Scene<'_>, now: Timestamp) -> String {
+    let verdict = scene.evaluate(&question.amounts, question.mode);
+    let least: Vec<(&ResourceKey, EffectiveLimit)> = question
+        .amounts
+        .iter()
+        .flat_map(|(key, _)| {
+            let least = scene.effective_limits(key).into_iter();
+            least.map(move |least| (key, least))
+        })
+        .collect();
+    // Of a part the part; of what is refused what was asked.
+    let amounts = match verdict.partial {
+        Some(_) => verdict.granted(&question.amounts),
+        None => question.amounts.clone(),
+    };
+    let outlook = script::Outlook {
+        unbounded: !verdict.unbounded.is_empty(),
+        effective: least
+            .iter()
+            .map(|(key, least)| effective(key, least))
+            .collect(),
+        projected: scene
+            .project(&amounts)
+            .iter()
+            .map(|projection| projected(projection, now))
+            .collect(),
+    };
+    let text = script::verdict(call, &shown(&verdict, false));
+    format!("{text}{}", script::outlook(call, &outlook))
+}
+
+fn effective<'a>(resource: &'a ResourceKey, least: &'a EffectiveLimit) -> script::Effective<'a> {
+    script::Effective {
+        resource: resource.as_str(),
+        subject: least.subject.as_str(),
+        quota: least.quota.as_str(),
+        limit: least.limit.to_string(),
+    }
+}
+
+fn projected<'a>(projection: &Projection<'a>, now: Timestamp) -> script::Projected<'a> {
+    let end = projection.window.and_then(|window| window.end);
+    script::Projected {
+        resource: projection.resource.as_str(),
+        subject: projection.subject,
+        quota: projection.quota.map_or("", Id::as_str),
+        used: projection.used,
+        held: projection.held,
+        projected: projection.projected,
+        left: end.map(|end| end.since(now)),
     }
 }
 
@@ -90,7 +150,7 @@ fn word(decision: Decision) -> &'static str {
     }
 }
 
-pub(super) fn shown(verdict: &Verdict, replayed: bool) -> script::Verdict<'_> {
+fn shown(verdict: &Verdict, replayed: bool) -> script::Verdict<'_> {
     script::Verdict {
         decision: word(verdict.decision),
         delay: (verdict.decision == Decision::Delayed).then_some(verdict.delay),
@@ -138,6 +198,7 @@ fn findings(findings: &[Finding]) -> Vec<script::Finding<'_>> {
                 .limit
                 .map(|limit| limit.to_string())
                 .unwrap_or_default(),
+            shortfall: finding.shortfall,
             retry: finding.retry,
         })
         .collect()

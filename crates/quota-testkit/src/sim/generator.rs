@@ -233,7 +233,9 @@ impl Generator {
                 .random
                 .choice(["", "", "", " record"].iter())
                 .unwrap_or(&"");
-            return Step::Check(Call::parse(&format!("{text}{mode} near tightest retry")));
+            return Step::Check(Call::parse(&format!(
+                "{text}{mode} near tightest retry short effective projected"
+            )));
         }
         let count = self.random.usize(1..=self.temper.callers);
         let callers = (0..count).map(|_| self.caller(auditor, now)).collect();

@@ -150,7 +150,13 @@ impl Generator {
             _ => {}
         }
         text.push_str(self.labels());
-        text.push_str(self.pick(&["", "", " near", " tightest retry", " near tightest retry"]));
+        text.push_str(self.pick(&[
+            "",
+            "",
+            " near",
+            " tightest retry",
+            " near tightest retry short",
+        ]));
         let row = Known {
             subject: place,
             id,
@@ -247,7 +253,7 @@ impl Generator {
             text.push_str(&format!(" {resource} {amount}"));
         }
         text.push_str(&format!(" id={}", row.id));
-        text.push_str(self.pick(&["", "", "", " record", " retry tightest"]));
+        text.push_str(self.pick(&["", "", "", " record", " retry tightest short"]));
         if self.chance(3) {
             text.push_str(" gen=999999999");
         }
@@ -268,7 +274,7 @@ impl Generator {
             text.push_str(&format!(" as={becomes}"));
         }
         text.push_str(self.labels());
-        text.push_str(self.pick(&["", " near tightest retry"]));
+        text.push_str(self.pick(&["", " near tightest retry short"]));
         let hold = Known {
             subject: place,
             id,

@@ -244,6 +244,9 @@ impl Tally {
                 dead: false,
             };
             let before = self.rows.insert(key.clone(), row);
+            if let Some(before) = &before {
+                ends_once(&key, before, charged.cause, at)?;
+            }
             // What had ended by itself, or with its subject, may be named or not: it was not in use any more.
             let before = before.map(|row| {
                 let dead = if row.dead {
@@ -269,6 +272,19 @@ impl Tally {
             }
         }
         Ok(())
+    }
+}
+
+/// A row whose time is over is closed before anything takes its place, and none before its time (C6.3). A late
+/// commit is the end of its hold.
+fn ends_once(key: &str, before: &Row, cause: Cause, at: Timestamp) -> Result<(), String> {
+    let is_over = before.expires.is_some_and(|expires| expires <= at);
+    let is_closed = before.held && before.amounts.is_empty();
+    let commits = before.held && matches!(cause, Cause::Commit | Cause::CommitRecord);
+    match (is_over && !is_closed && !commits, cause == Cause::Expire) {
+        (true, false) => Err(format!("{key} was over and is not closed before {cause:?}")),
+        (false, true) => Err(format!("{key} is closed before its time, or twice")),
+        _ => Ok(()),
     }
 }
 

@@ -224,6 +224,43 @@ async fn bad_quotas() {
     assert_eq!(fields(&error), ["quota.enforcement", "quota.period"].into());
     let error = client.create_quota(create(quota("api.requests"))).await;
     assert_eq!(fields(&error.unwrap_err()), ["quota.rate"].into());
+    // Of a batch the wrong one is named, and none of it happens. Of two changes of one quota neither can be meant.
+    let batch = |resources: &[&str]| v1::BatchUpdateQuotasRequest {
+        requests: resources
+            .iter()
+            .map(|resource| v1::UpdateQuotaRequest {
+                quota: Some(quota(resource)),
+                allow_missing: true,
+                ..v1::UpdateQuotaRequest::default()
+            })
+            .collect(),
+        ..v1::BatchUpdateQuotasRequest::default()
+    };
+    for (resources, wrong) in [
+        (
+            ["compute.cpu", "api.calls", "api.requests"],
+            "requests[2].quota.rate",
+        ),
+        (
+            ["compute.cpu", "api.calls", "compute.cpu"],
+            "requests[2].quota",
+        ),
+    ] {
+        let error = client.batch_update_quotas(batch(&resources)).await;
+        assert_eq!(fields(&error.unwrap_err()), [wrong].into());
+    }
+    let get = || GetQuotaRequest {
+        subject: "tenants/a".into(),
+        resource: "compute.cpu".into(),
+        ..GetQuotaRequest::default()
+    };
+    let error = client.get_quota(get()).await.unwrap_err();
+    is(&error, Code::NotFound, R::QuotaUnknown);
+    let done = client
+        .batch_update_quotas(batch(&["compute.cpu", "api.calls"]))
+        .await;
+    assert_eq!(done.unwrap().responses.len(), 2);
+    client.get_quota(get()).await.unwrap();
     // A kind that is not kept does not come in by the back door.
     let error = client.update_resource(UpdateResourceRequest {
         resource: Some(v1::Resource {

@@ -69,7 +69,10 @@ fn every_line_of_the_api_document_works() {
         let run = Command::new("sh").args(["-c", &command]).output().unwrap();
         let said = String::from_utf8_lossy(&run.stdout);
         let wrong = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "{command}\n{said}{wrong}");
+        // A watch has no end but its time.
+        let over = command.ends_with("/Watch") && wrong.contains("DeadlineExceeded");
+        let ended = run.status.success() || (over && said.contains("LIMIT_CHANGED"));
+        assert!(ended, "{command}\n{said}{wrong}");
         for word in ["\"error\"", "BROKEN", "violations"] {
             assert!(!said.contains(word), "{command}\n{said}");
         }

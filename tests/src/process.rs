@@ -40,6 +40,8 @@ pub struct Server {
     child: Child,
     /// Its URL.
     pub endpoint: String,
+    /// URL of its metrics; empty where it has none.
+    pub metrics: String,
 }
 
 impl Server {
@@ -61,15 +63,22 @@ impl Server {
     /// A server that was just started, once it listens.
     fn listening(mut child: Child) -> Option<Self> {
         let stdout = child.stdout.take().unwrap();
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let (mut line, mut metrics) = (String::new(), String::new());
+        let mut stdout = BufReader::new(stdout);
+        stdout.read_line(&mut line).unwrap();
         let Some(address) = line.trim().strip_prefix("listening on ") else {
             assert_eq!(line, "");
             child.wait().unwrap();
             return None;
         };
+        // Both lines are said at once, or there is only one.
+        if !stdout.buffer().is_empty() {
+            stdout.read_line(&mut metrics).unwrap();
+        }
+        let metrics = metrics.trim().strip_prefix("metrics on ");
         Some(Self {
             endpoint: format!("http://{address}"),
+            metrics: metrics.unwrap_or_default().to_owned(),
             child,
         })
     }
@@ -156,6 +165,9 @@ fn server(data_dir: &Path, arguments: &[&str]) -> Command {
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
+    if !arguments.contains(&"--metrics-listen") {
+        command.env("QUOTA_METRICS_LISTEN", "127.0.0.1:0");
+    }
     command.arg("--data-dir").arg(data_dir).args(arguments);
     command
 }
@@ -224,8 +236,10 @@ impl Launch<'_> {
 fn run_by(mut runner: Command, plain: &Command) -> Command {
     runner.arg(plain.get_program()).args(plain.get_args());
     for (name, value) in plain.get_envs() {
-        assert!(value.is_none(), "only taken away");
-        runner.env_remove(name);
+        match value {
+            Some(value) => runner.env(name, value),
+            None => runner.env_remove(name),
+        };
     }
     runner
 }

@@ -77,6 +77,8 @@ pub struct Sizes {
     pub holds: usize,
     /// Operations whose outcomes are remembered.
     pub operations: usize,
+    /// About how many bytes they take.
+    pub operation_bytes: usize,
 }
 
 /// The whole state. One thread owns it.

@@ -140,11 +140,13 @@ impl Ledger {
 
     /// How much there is.
     pub fn sizes(&self) -> Sizes {
+        let (operations, operation_bytes) = self.memory.size();
         Sizes {
             subjects: self.subjects.len(),
             allocations: self.allocations.len(),
             holds: self.holds.len().saturating_sub(self.ended.len()),
-            operations: self.memory.size().0,
+            operations,
+            operation_bytes,
         }
     }
 

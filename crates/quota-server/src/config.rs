@@ -8,11 +8,16 @@ use std::time::Duration;
 use quota_core::Bounds;
 use quota_core::ledger::AutoCreate;
 use quota_core::operation::MemoryBounds;
+use quota_core::quota::Target;
 
 use crate::api::WatchLimits;
 use crate::clock::ClockOptions;
 use crate::engine::EngineOptions;
 use crate::server::Limits;
+use crate::telemetry::subjects::Selection;
+
+/// Most names and patterns of subjects with metrics of their own: each is compared with every new subject.
+const SELECTION_MAX: usize = 1000;
 
 /// A value that can be read from and shown as text.
 trait Setting: Sized {
@@ -65,6 +70,12 @@ settings! {
     data_dir: PathBuf = PathBuf::from("./quota-data");
     /// Address to listen on for gRPC, HOST:PORT. Port 0 takes a free one.
     listen: String = "127.0.0.1:50051".into();
+    /// Where GET /metrics is answered: auto, off or HOST:PORT. Port 0 takes a free one. auto is 127.0.0.1:9464, and a
+    /// warning where that is in use; an address that was asked for and is in use is an error.
+    metrics_listen: MetricsListen = MetricsListen::Auto;
+    /// Subjects with metrics of their own, beside system, those of one pair and those of two: names and patterns,
+    /// separated by commas.
+    metrics_subjects: Selection = Selection::default();
     /// Allow listening beyond loopback although callers are not authenticated.
     insecure: bool = false;
     /// Which subjects come into being with their first charge: all, below-top or none.
@@ -119,6 +130,22 @@ settings! {
     log_filter: String = "info".into();
     /// How log lines are written: text or json.
     log_format: LogFormat = LogFormat::Text;
+}
+
+/// Where metrics are answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MetricsListen {
+    /// On the usual address, where it is free.
+    Auto,
+    /// Nowhere.
+    Off,
+    /// There, or the server does not start.
+    Asked(String),
+}
+
+impl MetricsListen {
+    /// The usual address.
+    pub const USUAL: &str = "127.0.0.1:9464";
 }
 
 /// How log lines are written.
@@ -415,6 +442,42 @@ impl Setting for AutoCreate {
     }
 }
 
+impl Setting for MetricsListen {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            text if has_port(text) => Self::Asked(text.to_owned()),
+            _ => return Err(format!("{text:?} is not auto, off or HOST:PORT")),
+        })
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "\"auto\"".into(),
+            Self::Off => "\"off\"".into(),
+            Self::Asked(address) => address.show(),
+        }
+    }
+}
+
+impl Setting for Selection {
+    fn read(text: &str) -> Result<Self, String> {
+        let names = text.split(',').map(str::trim);
+        let read = names
+            .filter(|name| !name.is_empty())
+            .map(|name| Target::parse(name).map_err(|error| format!("{name:?} {error}")));
+        let read = read.collect::<Result<Vec<_>, _>>()?;
+        match read.len() {
+            0..=SELECTION_MAX => Ok(Self(read)),
+            many => Err(format!("has {many} names; at most {SELECTION_MAX}")),
+        }
+    }
+    fn show(&self) -> String {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        names.join(",").show()
+    }
+}
+
 impl Setting for LogFormat {
     fn read(text: &str) -> Result<Self, String> {
         Ok(match text {
@@ -467,6 +530,8 @@ mod tests {
         let config = Config {
             auto_create: AutoCreate::BelowTop,
             drain_timeout: Duration::from_millis(1500),
+            metrics_listen: MetricsListen::Asked("127.0.0.1:0".into()),
+            metrics_subjects: Selection::read("users/ann, tenants/*/teams/*").unwrap(),
             ..Config::default()
         };
         std::fs::write(&file, config.print()).unwrap();

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,18 +65,22 @@ pub struct Connections {
     free: Arc<Semaphore>,
     most: usize,
     full: bool,
+    open: Gauge,
+    refused: Counter,
     /// After an accept that failed.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connections {
     /// Lets in at most `most` at a time.
-    pub fn new(listener: TcpListener, most: usize) -> Self {
+    pub fn new(listener: TcpListener, most: usize, open: Gauge, refused: Counter) -> Self {
         Self {
             listener,
             free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             most,
             full: false,
+            open,
+            refused,
             pause: None,
         }
     }
@@ -118,10 +124,11 @@ impl Stream for Connections {
                         stream,
                         silent: Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT))),
                         missing: PREFACE_BYTES,
-                        _permit: permit,
+                        _place: Place::take(permit, &self.open),
                     })));
                 }
                 Err(_) => {
+                    self.refused.inc();
                     if !self.full {
                         let most = self.most;
                         warn!(
@@ -143,7 +150,29 @@ pub struct Connection {
     silent: Option<Pin<Box<Sleep>>>,
     /// Bytes of the preface that have not come.
     missing: usize,
+    _place: Place,
+}
+
+/// One of the places that connections take.
+struct Place {
+    open: Gauge,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(permit: OwnedSemaphorePermit, open: &Gauge) -> Self {
+        open.inc();
+        Self {
+            open: open.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
 }
 
 impl Connected for Connection {

@@ -26,6 +26,7 @@ use quota_store::recovery::{Recovered, Report};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::telemetry::metrics::Metrics;
 use queue::{Item, Queue, READS, Replies, Ticket};
 use views::Views;
 
@@ -70,6 +71,17 @@ pub enum Fault {
         /// Whether the command may have been applied all the same.
         unknown: bool,
     },
+}
+
+/// Whether the journal can be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// It can.
+    Writing,
+    /// An append failed; the breaker is open.
+    Failed,
+    /// A flush hangs.
+    Stalled,
 }
 
 /// What the writer thread starts with.
@@ -162,6 +174,7 @@ struct Shared {
     pins: Pins,
     /// Batches that went before [`EngineOptions::audit_retention`] or a pin let them.
     dropped_early: AtomicU64,
+    metrics: Metrics,
 }
 
 impl Engine {
@@ -208,6 +221,7 @@ impl Engine {
             reader: parts.journal.reader(),
             pins: parts.pins.clone(),
             dropped_early: AtomicU64::new(0),
+            metrics: Metrics::new(),
         });
         let writer = writer::Writer::new(parts, shared.clone())?;
         let engine = Self {
@@ -245,7 +259,7 @@ impl Engine {
         }
         let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
-        let ticket = Arc::new(Ticket::default());
+        let ticket = Arc::new(Ticket::queued_at(self.shared.clock.boot_ns()));
         // A caller that goes away drops this future, and with it its interest in being decided.
         let claim = TicketGuard(ticket.clone());
         let lane = commands.first().map_or("", Command::lane).to_owned();
@@ -316,7 +330,21 @@ impl Engine {
 
     /// Whether the journal cannot be written.
     pub fn is_journal_down(&self) -> bool {
-        self.shared.journal_down.load(Ordering::Acquire) || self.is_stalled()
+        self.condition() != Condition::Writing
+    }
+
+    /// Whether the journal can be written, and why not.
+    pub fn condition(&self) -> Condition {
+        match self.shared.journal_down.load(Ordering::Acquire) {
+            true => Condition::Failed,
+            false if self.is_stalled() => Condition::Stalled,
+            false => Condition::Writing,
+        }
+    }
+
+    /// What is counted and measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
     }
 
     /// Whether nobody awaits the writer.

@@ -11,3 +11,4 @@ pub mod engine;
 pub mod feed;
 pub mod server;
 pub mod store;
+pub mod telemetry;

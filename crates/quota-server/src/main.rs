@@ -1,17 +1,19 @@
 //! `quota-server`: serves the quota authority from one data directory.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use quota_server::config::{Config, LogFormat};
+use quota_server::clock::{Machine, ThisMachine};
+use quota_server::config::{Config, LogFormat, MetricsListen};
 use quota_server::connections;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_server::store::{self, OpenError};
+use quota_server::telemetry::exposition;
 use quota_store::data_dir::DataDirError;
 use quota_store::journal::{JournalError, Link, verify};
 use tokio::net::TcpListener;
@@ -67,6 +69,9 @@ struct Serve {
     /// Address to listen on for gRPC; port 0 takes a free one.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
+    /// Address to answer GET /metrics on; auto, or off.
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
     /// Allow listening beyond loopback although callers are not authenticated.
     #[arg(long)]
     insecure: bool,
@@ -86,6 +91,9 @@ impl Serve {
         }
         if let Some(listen) = &self.listen {
             flags.push(("listen", listen.clone()));
+        }
+        if let Some(listen) = &self.metrics_listen {
+            flags.push(("metrics_listen", listen.clone()));
         }
         if self.insecure {
             flags.push(("insecure", "true".to_owned()));
@@ -136,18 +144,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(config: Config) -> ExitCode {
-    let address = match resolve(&config).await {
-        Ok(address) => address,
+    let (listener, scrapes) = match listen(&config).await {
+        Ok(listeners) => listeners,
         Err(code) => return code,
-    };
-    let listener = match TcpListener::bind(address).await {
-        Ok(listener) => listener,
-        Err(error) => {
-            eprintln!(
-                "quota-server: cannot listen on {address}: {error}; name another address with --listen"
-            );
-            return ExitCode::from(EXIT_LISTEN);
-        }
     };
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),
@@ -156,11 +155,14 @@ async fn run(config: Config) -> ExitCode {
         eprintln!("quota-server: cannot wait for signals");
         return ExitCode::FAILURE;
     };
+    let machine = ThisMachine::new();
+    let began_ns = machine.boot_ns();
     let opened = match store::open(&config) {
         Ok(opened) => opened,
         Err(error) => return refuse_store(&error),
     };
-    report(&opened.report);
+    let recovery_ns = machine.boot_ns().saturating_sub(began_ns);
+    report(&opened.report, recovery_ns);
     let directory = opened.directory;
     let engine = match Engine::start(opened.parts, config.engine(), opened.clock) {
         Ok(engine) => Arc::new(engine),
@@ -172,11 +174,12 @@ async fn run(config: Config) -> ExitCode {
             return ExitCode::from(EXIT_DATA_DIR);
         }
     };
-    let bound = listener.local_addr().unwrap_or(address);
-    if say(&format!("listening on {bound}\n")) != ExitCode::SUCCESS {
-        warn!("nobody reads stdout");
+    engine.metrics().recovered_in(recovery_ns);
+    announce(&config, &listener, scrapes.as_ref());
+    if let Some(scrapes) = scrapes {
+        engine.views().show(config.metrics_subjects.clone());
+        tokio::spawn(exposition::serve(scrapes, engine.clone()));
     }
-    info!(%bound, data_dir = %config.data_dir.display(), "serving");
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => info!("SIGTERM: draining"),
@@ -201,18 +204,76 @@ async fn run(config: Config) -> ExitCode {
     }
 }
 
-async fn resolve(config: &Config) -> Result<SocketAddr, ExitCode> {
-    let resolved = tokio::net::lookup_host(&config.listen).await;
+/// The sockets for calls and for scrapes, the latter where it is wanted and, if nobody asked for it, can be had.
+async fn listen(config: &Config) -> Result<(TcpListener, Option<TcpListener>), ExitCode> {
+    let calls = bind(config, "listen", &config.listen).await?;
+    let calls = calls.map_err(|(address, error)| cannot_listen("listen", address, &error))?;
+    let (asked, text) = match &config.metrics_listen {
+        MetricsListen::Off => return Ok((calls, None)),
+        MetricsListen::Auto => (false, MetricsListen::USUAL),
+        MetricsListen::Asked(text) => (true, text.as_str()),
+    };
+    match bind(config, "metrics_listen", text).await? {
+        Ok(scrapes) => Ok((calls, Some(scrapes))),
+        Err((address, error)) if asked => Err(cannot_listen("metrics_listen", address, &error)),
+        Err((address, error)) => {
+            warn!(%address, %error, "no metrics: the usual address is in use; set metrics_listen");
+            Ok((calls, None))
+        }
+    }
+}
+
+async fn bind(
+    config: &Config,
+    key: &str,
+    text: &str,
+) -> Result<Result<TcpListener, (SocketAddr, io::Error)>, ExitCode> {
+    let address = resolve(config, key, text).await?;
+    let bound = TcpListener::bind(address).await;
+    Ok(bound.map_err(|error| (address, error)))
+}
+
+fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> ExitCode {
+    let flag = key.replace('_', "-");
+    eprintln!(
+        "quota-server: cannot listen on {address}: {error}; name another address with --{flag}"
+    );
+    ExitCode::from(EXIT_LISTEN)
+}
+
+/// Says where the server is, in one piece: whoever starts it may read one line and go.
+fn announce(config: &Config, calls: &TcpListener, scrapes: Option<&TcpListener>) {
+    let shown = |listener: &TcpListener| match listener.local_addr() {
+        Ok(address) => address.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let bound = shown(calls);
+    let mut text = format!("listening on {bound}\n");
+    let metrics = scrapes.map(shown).unwrap_or_default();
+    if scrapes.is_some() {
+        text.push_str(&format!(
+            "metrics on http://{metrics}{}\n",
+            exposition::PATH
+        ));
+    }
+    if say(&text) != ExitCode::SUCCESS {
+        warn!("nobody reads stdout");
+    }
+    info!(%bound, metrics, data_dir = %config.data_dir.display(), "serving");
+}
+
+async fn resolve(config: &Config, key: &str, text: &str) -> Result<SocketAddr, ExitCode> {
+    let resolved = tokio::net::lookup_host(text).await;
     let address = match resolved.map(|mut all| all.next()) {
         Ok(Some(address)) => address,
         Ok(None) | Err(_) => {
-            eprintln!("quota-server: listen: {:?} is no HOST:PORT", config.listen);
+            eprintln!("quota-server: {key}: {text:?} is no HOST:PORT");
             return Err(ExitCode::from(EXIT_USAGE));
         }
     };
     if !server::is_loopback(&address) && !config.insecure {
         eprintln!(
-            "quota-server: listen: {address} is reached from other machines and callers are not authenticated; \
+            "quota-server: {key}: {address} is reached from other machines and callers are not authenticated; \
              listen on loopback, or set --insecure if the network keeps strangers out"
         );
         return Err(ExitCode::from(EXIT_USAGE));
@@ -240,7 +301,7 @@ fn refuse_store(error: &OpenError) -> ExitCode {
     })
 }
 
-fn report(report: &store::Report) {
+fn report(report: &store::Report, took_ns: i64) {
     if let Some(why) = &report.rebuilt {
         warn!(%why, "the rows were rebuilt");
     }
@@ -248,6 +309,7 @@ fn report(report: &store::Report) {
         batches = report.batches,
         read = report.read,
         answers = report.answers,
+        took_ms = took_ns / 1_000_000,
         "recovered"
     );
 }

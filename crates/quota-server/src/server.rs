@@ -23,6 +23,7 @@ use crate::api::{Admin, Check, Consume, Reserve, Watch, WatchLimits};
 use crate::connections::Connections;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::telemetry::calls::Calls;
 
 /// Name of the clock in the health service.
 const CLOCK: &str = "quota.v1.Clock";
@@ -72,6 +73,7 @@ pub async fn serve(
     let watch = WatchServiceServer::new(Watch::new(feed, limits.watch));
     let most = limits.message_bytes_max;
     let server = Server::builder()
+        .layer(Calls::new(engine.clone()))
         .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
         .http2_max_header_list_size(limits.metadata_bytes_max)
         .max_concurrent_streams(limits.streams_max)
@@ -105,7 +107,12 @@ pub async fn serve(
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
         );
-    let incoming = Connections::new(listener, limits.connections_max);
+    let incoming = Connections::new(
+        listener,
+        limits.connections_max,
+        engine.metrics().connections.clone(),
+        engine.metrics().connections_refused.clone(),
+    );
     let begin_stop = {
         let (engine, stopping) = (engine.clone(), stopping.clone());
         async move {

@@ -11,7 +11,7 @@ use quota_core::name::SubjectName;
 use quota_core::rejection::Rejection;
 use quota_core::resource::Resources;
 use quota_core::time::Timestamp;
-use quota_core::verdict::Mode;
+use quota_core::verdict::{Mode, Verdict};
 use quota_proto::v1;
 use quota_proto::v1::check_service_server::CheckService;
 use tonic::{Request, Response, Status};
@@ -56,7 +56,9 @@ impl Check {
                     ledger.bounds().subjects_max,
                 )?;
                 let scene = ledger.scene(question.subject.as_str(), &names, clock_now);
-                Ok(question.evaluated(&scene, clock_now, false))
+                let verdict = question.evaluate(&scene);
+                engine.metrics().checked(&verdict);
+                Ok(question.answered(&scene, &verdict, clock_now, false))
             });
             let answer = read.await.map_err(|fault| status::of_fault(&fault))?;
             return answer.map_err(|rejection: Rejection| status::of_rejection(&rejection));
@@ -70,6 +72,8 @@ impl Check {
         let snapshot = views.snapshot(&question.subject, &question.also);
         let names = charge_set(&question.subject, &question.also);
         let engine = &self.engine;
+        let metrics = engine.metrics();
+        metrics.looked_up(snapshot.known(), snapshot.unknown());
         let known = |name: &str| snapshot.exists(name);
         question.guard(
             known,
@@ -81,7 +85,9 @@ impl Check {
         // The state was taken first: the instant is at or after every change in it.
         let now = engine.clock().now();
         let scene = snapshot.scene(now);
-        Ok(question.evaluated(&scene, now, engine.is_journal_down()))
+        let verdict = question.evaluate(&scene);
+        metrics.checked(&verdict);
+        Ok(question.answered(&scene, &verdict, now, engine.is_journal_down()))
     }
 }
 
@@ -124,19 +130,23 @@ impl Question {
         }
     }
 
-    fn evaluated(
+    fn evaluate(&self, scene: &Scene<'_>) -> Verdict {
+        scene.evaluate(&self.amounts, self.mode)
+    }
+
+    fn answered(
         &self,
         scene: &Scene<'_>,
+        verdict: &Verdict,
         now: Timestamp,
         journal_unavailable: bool,
     ) -> v1::CheckResponse {
-        let verdict = scene.evaluate(&self.amounts, self.mode);
         let projected = match verdict.partial {
             Some(_) => verdict.granted(&self.amounts),
             None => self.amounts.clone(),
         };
         v1::CheckResponse {
-            verdict: Some(to_proto::verdict(&verdict)),
+            verdict: Some(to_proto::verdict(verdict)),
             effective_limits: self
                 .amounts
                 .iter()

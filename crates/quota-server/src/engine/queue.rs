@@ -71,13 +71,30 @@ pub type Read = Box<dyn FnOnce(Result<&Ledger, Fault>) + Send>;
 
 /// Settles, once, whether a command is decided or withdrawn.
 #[derive(Default, Debug)]
-pub struct Ticket(AtomicU8);
+pub struct Ticket {
+    state: AtomicU8,
+    /// When the command was queued, by the boot-time clock.
+    queued_ns: i64,
+}
 
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const WITHDRAWN: u8 = 2;
 
 impl Ticket {
+    /// The ticket of a command that is queued at an instant of the boot-time clock.
+    pub fn queued_at(queued_ns: i64) -> Self {
+        Self {
+            queued_ns,
+            ..Self::default()
+        }
+    }
+
+    /// When the command was queued, by the boot-time clock.
+    pub fn queued_ns(&self) -> i64 {
+        self.queued_ns
+    }
+
     /// The writer takes the command, unless it was withdrawn.
     pub fn claim(&self) -> bool {
         self.swap(CLAIMED)
@@ -90,11 +107,11 @@ impl Ticket {
 
     /// Whether the writer took it.
     pub fn was_claimed(&self) -> bool {
-        self.0.load(Ordering::Acquire) == CLAIMED
+        self.state.load(Ordering::Acquire) == CLAIMED
     }
 
     fn swap(&self, to: u8) -> bool {
-        self.0
+        self.state
             .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }

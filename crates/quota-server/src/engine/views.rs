@@ -4,24 +4,28 @@
 //! admits too much, or a cached no that refuses what would fit, cannot exist.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use quota_core::charge::charge_set;
 use quota_core::defaults::Defaults;
 use quota_core::evaluate::Scene;
-use quota_core::name::SubjectName;
+use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::quota::Target;
 use quota_core::record::{Image, RecordKey};
-use quota_core::resource::Resources;
+use quota_core::resource::{Kind, Resources};
 use quota_core::subject::Subject;
 use quota_core::time::Timestamp;
 use quota_core::{Ledger, is_dead};
+
+use crate::telemetry::subjects::{Selection, ShownSubjects};
 
 /// The published state.
 pub struct Views {
     subjects: papaya::HashMap<SubjectName, Arc<Subject>>,
     tables: ArcSwap<Tables>,
+    /// Which of them have metrics of their own, where there are metrics.
+    shown: OnceLock<ShownSubjects>,
 }
 
 /// What is swapped whole.
@@ -48,6 +52,7 @@ impl Views {
         let views = Self {
             subjects: papaya::HashMap::new(),
             tables: ArcSwap::from_pointee(Tables::of(ledger)),
+            shown: OnceLock::new(),
         };
         let subjects = views.subjects.pin();
         for subject in ledger.subjects() {
@@ -66,10 +71,15 @@ impl Views {
                 RecordKey::Subject(name) | RecordKey::Quotas(Target::Subject(name)) => {
                     match ledger.subject(name.as_str()) {
                         Some(subject) => {
-                            subjects.insert(name.clone(), Arc::new(subject.clone()));
+                            let known = subjects.insert(name.clone(), Arc::new(subject.clone()));
+                            if known.is_none() {
+                                self.came(name);
+                            }
                         }
                         None => {
-                            subjects.remove(name.as_str());
+                            if subjects.remove(name.as_str()).is_some() {
+                                self.went(name);
+                            }
                         }
                     }
                 }
@@ -91,6 +101,36 @@ impl Views {
     pub fn subject(&self, name: &str) -> Option<Arc<Subject>> {
         let found = self.subjects.pin().get(name).cloned();
         found.filter(|subject| !is_dead(&self.tables().dying, subject))
+    }
+
+    /// Chooses the subjects that have metrics of their own; once, before anything is published.
+    pub fn show(&self, selection: Selection) {
+        let shown = self.shown.get_or_init(|| ShownSubjects::new(selection));
+        self.each_name(|name| shown.came(name));
+    }
+
+    /// The subjects that have metrics of their own.
+    pub fn shown(&self) -> Option<&ShownSubjects> {
+        self.shown.get()
+    }
+
+    /// Shows every name, in no order.
+    pub fn each_name(&self, mut each: impl FnMut(&SubjectName)) {
+        for name in self.subjects.pin().keys() {
+            each(name);
+        }
+    }
+
+    fn came(&self, name: &SubjectName) {
+        if let Some(shown) = self.shown.get() {
+            shown.came(name);
+        }
+    }
+
+    fn went(&self, name: &SubjectName) {
+        if let Some(shown) = self.shown.get() {
+            shown.went(name);
+        }
     }
 
     /// How many subjects there are.
@@ -147,6 +187,17 @@ impl Snapshot<'_> {
             &self.tables.resources,
             now,
         )
+    }
+
+    /// The kind of a resource.
+    pub fn kind(&self, resource: &ResourceKey) -> Kind {
+        let resource = self.tables.resources.get(resource.as_str());
+        resource.map_or(Kind::Allocation, |resource| resource.kind)
+    }
+
+    /// How many subjects of the charge set exist.
+    pub fn known(&self) -> usize {
+        self.lines.len().saturating_sub(self.unknown())
     }
 
     /// How many subjects of the charge set do not exist.

@@ -15,6 +15,7 @@ use quota_core::notice::Cause;
 use quota_core::record::Image;
 use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
+use quota_core::verdict::Finding;
 use quota_store::applier::{Applier, Progress};
 use quota_store::journal::AppendError;
 use quota_store::recovery::mark;
@@ -26,6 +27,7 @@ use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
 use retention::Retention;
+use crate::telemetry::metrics::{seconds, whole};
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
@@ -77,6 +79,8 @@ struct Written {
     images: Vec<Image>,
     now: Timestamp,
     needed_by_answers: u64,
+    /// Limits that it violates, to be counted once it is durable.
+    violations: Vec<Finding>,
 }
 
 type Answer = (oneshot::Sender<Result<Replies, Fault>>, Replies);
@@ -189,6 +193,7 @@ impl Writer {
 
     fn group(&mut self, items: Vec<Item>) {
         let now = self.shared.clock.now();
+        let taken_ns = self.shared.clock.boot_ns();
         let mut group = Undurable::default();
         let mut reads = Vec::new();
         self.tell(now, items.is_empty(), &mut group);
@@ -209,6 +214,8 @@ impl Writer {
                     if !ticket.claim() {
                         continue;
                     }
+                    let waited = taken_ns.saturating_sub(ticket.queued_ns());
+                    self.shared.metrics.queue_wait.observe(seconds(waited));
                     match self.decide_all(now, &commands, &mut group) {
                         Some(replies) => group.answers.push((reply, replies)),
                         None => {
@@ -345,8 +352,17 @@ impl Writer {
             }
             return;
         }
+        let metrics = &self.shared.metrics;
+        let mut commands: u32 = 0;
         for (reply, replies) in group.answers {
+            for reply in &replies {
+                metrics.answered(reply);
+                commands = commands.saturating_add(1);
+            }
             let _ = reply.send(Ok(replies));
+        }
+        if commands > 0 {
+            metrics.group_size.observe(f64::from(commands));
         }
     }
 
@@ -366,6 +382,7 @@ impl Writer {
             images,
             now: stamp.now,
             needed_by_answers,
+            violations: violations(events),
         })
     }
 
@@ -376,9 +393,15 @@ impl Writer {
         self.shared.flush_began_ns.store(began, Ordering::Release);
         let appended = self.journal.append(sequence, written.batch.body());
         self.shared.flush_began_ns.store(0, Ordering::Release);
+        let took = self.shared.clock.boot_ns().saturating_sub(began);
+        let metrics = &self.shared.metrics;
+        metrics.commit_duration.observe(seconds(took));
         match appended {
             Ok(()) => {}
-            Err(AppendError::Unknown(error)) => return Err((error, Box::new(written))),
+            Err(AppendError::Unknown(error)) => {
+                metrics.commit_failures.inc();
+                return Err((error, Box::new(written)));
+            }
             Err(fenced @ AppendError::Fenced { .. }) => {
                 error!(error = %fenced, "this server is not the journal's writer any more");
                 std::process::exit(EXIT_WRITER_LOST);
@@ -386,6 +409,11 @@ impl Writer {
         }
         mark(&mut self.marks, written.now, sequence);
         self.shared.views.publish(&self.ledger, &written.images);
+        if !written.violations.is_empty() {
+            let shown = self.shared.views.shown();
+            let shown = |name: &_| shown.is_some_and(|shown| shown.has(name));
+            metrics.violated(&written.violations, shown);
+        }
         let bytes = written.batch.body().len();
         self.applier
             .offer(sequence, written.batch.into_rows(), bytes);
@@ -431,6 +459,7 @@ impl Writer {
         self.look_at_the_clock();
         let progress = self.applier.progress();
         self.report_rows(&progress);
+        self.measure(&progress);
         let needed = self.needed_by_rows(&progress);
         *self.shared.progress.lock() = progress;
         self.trim_journal(needed);
@@ -490,6 +519,19 @@ impl Writer {
         while self.applier.is_far_behind() && !self.shared.queue.is_closed() {
             self.applier.wait_until_caught_up(IDLE);
         }
+    }
+
+    /// What only the writer knows.
+    fn measure(&self, progress: &Progress) {
+        let (metrics, sizes) = (&self.shared.metrics, self.ledger.sizes());
+        let last = self.journal.next_sequence().saturating_sub(1);
+        let behind = last.saturating_sub(progress.applied);
+        metrics.journal_size.set(whole(self.journal.size_bytes()));
+        metrics.apply_lag_batches.set(whole(behind));
+        metrics.operations.set(whole(sizes.operations));
+        metrics.operation_memory.set(whole(sizes.operation_bytes));
+        metrics.allocations.set(whole(sizes.allocations));
+        metrics.holds.set(whole(sizes.holds));
     }
 
     fn report_rows(&mut self, progress: &Progress) {
@@ -581,6 +623,17 @@ impl Writer {
             Err(error) => warn!(%error, "the journal could not be sealed"),
         }
     }
+}
+
+/// Limits that facts exceeded, and WARN limits that were violated.
+fn violations(events: &[Event]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for event in events {
+        if let Change::Charged(charged) = &event.change {
+            found.extend_from_slice(&charged.facts);
+        }
+    }
+    found
 }
 
 fn refuse(items: Vec<Item>) {

@@ -12,6 +12,7 @@ use quota_server::clock::Clock;
 use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
+use quota_server::telemetry::Telemetry;
 use quota_testkit::script::{self, Call, Script, World};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -28,6 +29,8 @@ pub struct InProcess {
     pub endpoint: String,
     /// What it runs on.
     pub runtime: Runtime,
+    /// What it serves.
+    pub engine: Arc<Engine>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     server: Option<tokio::task::JoinHandle<()>>,
 }
@@ -35,7 +38,13 @@ pub struct InProcess {
 impl InProcess {
     /// Serves an engine on a free port.
     pub fn serve(engine: Engine) -> Self {
+        Self::serve_watched(engine, |_| Telemetry::default())
+    }
+
+    /// The same with logs and traces, which are made in the runtime.
+    pub fn serve_watched(engine: Engine, telemetry: impl FnOnce(&Engine) -> Telemetry) -> Self {
         let engine = Arc::new(engine);
+        let served = engine.clone();
         let runtime = runtime();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (endpoint, server) = runtime.block_on(async {
@@ -47,17 +56,20 @@ impl InProcess {
                 drain_timeout: Duration::from_secs(1),
                 ..Config::default().limits()
             };
+            let telemetry = telemetry(&served);
             let server = tokio::spawn(async move {
                 let stop = async {
                     let _ = stopped.await;
                 };
-                server::serve(engine, listener, limits, stop).await.unwrap();
+                let served = server::serve(served, listener, limits, telemetry, stop);
+                served.await.unwrap();
             });
             (endpoint, server)
         });
         Self {
             endpoint,
             runtime,
+            engine,
             stop: Some(stop),
             server: Some(server),
         }

@@ -7,5 +7,6 @@ pub mod messages;
 pub mod methods;
 pub mod process;
 pub mod schema;
+pub mod scrape;
 pub mod sim;
 pub mod worlds;

@@ -13,6 +13,7 @@ use quota_server::api::{Admin, Check, Consume, Reserve, Watch};
 use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::feed::Feed;
+use quota_server::telemetry::logs::LogFilter;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataMap;
@@ -109,6 +110,7 @@ methods! {
         GetServerInfo get_server_info GetServerInfoRequest;
         ListEvents list_events ListEventsRequest;
         VerifyAudit verify_audit VerifyAuditRequest;
+        SetLogFilter set_log_filter SetLogFilterRequest;
     }
 }
 
@@ -118,7 +120,7 @@ impl Methods {
         let engine: Arc<Engine> = Arc::new(store.start());
         let feed = Arc::new(Feed::new(engine.journal().clone()));
         Self {
-            admin: Admin::new(engine.clone(), feed.clone()),
+            admin: Admin::new(engine.clone(), feed.clone(), LogFilter::default()),
             watch: Watch::new(feed, Config::default().limits().watch),
             check: Check::new(engine.clone()),
             consume: Consume::new(engine.clone()),

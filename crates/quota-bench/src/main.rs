@@ -20,6 +20,7 @@ use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::server::{self};
 use quota_server::store;
+use quota_server::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -182,7 +183,14 @@ fn start_authority(runtime: &Runtime, config: &Config) -> Result<SocketAddr, Fai
     let address = listener.local_addr()?;
     let directory = opened.directory;
     runtime.spawn(async move {
-        let served = server::serve(engine, listener, limits, std::future::pending()).await;
+        let served = server::serve(
+            engine,
+            listener,
+            limits,
+            Telemetry::default(),
+            std::future::pending(),
+        )
+        .await;
         drop(directory);
         served
     });

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use quota_client::Client;
 use quota_client::v1::{
     AcceptClockRequest, ClockInfo, CorrectUsageRequest, GetServerInfoRequest, ResetUsageRequest,
+    SetLogFilterRequest,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,11 @@ pub(crate) enum ServerCommand {
     Info,
     /// Accept a step of the wall clock: forward at once, backward by waiting until it has caught up.
     AcceptClock,
+    /// Say which log lines are written there until it stops, such as `quota_server=debug,info`.
+    SetLogFilter {
+        /// The filter.
+        filter: String,
+    },
 }
 
 #[derive(Args)]
@@ -66,6 +72,7 @@ pub(crate) async fn server(
 ) -> Result<Ending, Failure> {
     match command {
         ServerCommand::Info => info(client, output).await,
+        ServerCommand::SetLogFilter { filter } => set_log_filter(client, output, filter).await,
         ServerCommand::AcceptClock => {
             let answer = client.accept_clock(AcceptClockRequest::default()).await?;
             let before = answer.previous.unwrap_or_default();
@@ -83,6 +90,20 @@ pub(crate) async fn server(
             Ok(Ending::Done)
         }
     }
+}
+
+async fn set_log_filter(
+    client: &Client,
+    output: &Output,
+    log_filter: String,
+) -> Result<Ending, Failure> {
+    let request = SetLogFilterRequest { log_filter };
+    let answer = client.set_log_filter(request).await?;
+    match output.is_json() {
+        true => output.object(&json!({"previous": answer.previous}))?,
+        false => output.text(&format!("set; it was {}\n", answer.previous))?,
+    }
+    Ok(Ending::Done)
 }
 
 async fn info(client: &Client, output: &Output) -> Result<Ending, Failure> {

@@ -192,6 +192,8 @@ calls! {
     AdminServiceClient.list_events(ListEventsRequest) -> ListEventsResponse, read;
     /// Checks a part of the journal.
     AdminServiceClient.verify_audit(VerifyAuditRequest) -> VerifyAuditResponse, read;
+    /// Says which log lines are written there.
+    AdminServiceClient.set_log_filter(SetLogFilterRequest) -> SetLogFilterResponse, read;
 }
 
 impl Client {

@@ -19,7 +19,7 @@ use quota_core::command::{Action, Command, Operation, Provenance};
 use quota_core::outcome::{Answer, Reply};
 use tonic::{Request, Status};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, the_one};
 use from_proto::{Caller, Identity};
 
 pub use admin::Admin;
@@ -36,9 +36,19 @@ async fn execute(
     action: Action,
 ) -> Result<(Reply, String), Status> {
     let id = identity.id.to_string();
-    let command = command(&caller.actor, identity, action);
-    match engine.execute(command, caller.patience).await {
-        Ok(reply) => Ok((reply, id)),
+    let span = caller.span;
+    if let Some(span) = &span {
+        span.commanded(&action);
+    }
+    let commands = vec![command(&caller.actor, identity, action)];
+    let replies = engine.execute_traced(commands, caller.patience, span.clone());
+    match replies.await.and_then(the_one) {
+        Ok(reply) => {
+            if let Some(span) = &span {
+                span.answered([&reply]);
+            }
+            Ok((reply, id))
+        }
         Err(fault) => Err(status::of_fault(&fault)),
     }
 }
@@ -73,7 +83,8 @@ fn unexpected(answer: &Answer) -> Status {
 
 /// Splits a request into its message and what its metadata says.
 fn split<T>(request: Request<T>) -> Result<(T, Caller), Status> {
-    let caller = Caller::of(request.metadata())?;
+    let mut caller = Caller::of(request.metadata())?;
+    caller.span = request.extensions().get().cloned();
     Ok((request.into_inner(), caller))
 }
 

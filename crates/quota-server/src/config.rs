@@ -14,6 +14,7 @@ use crate::api::WatchLimits;
 use crate::clock::ClockOptions;
 use crate::engine::EngineOptions;
 use crate::server::Limits;
+use crate::telemetry::logs;
 use crate::telemetry::subjects::Selection;
 
 /// Most names and patterns of subjects with metrics of their own: each is compared with every new subject.
@@ -126,6 +127,10 @@ settings! {
     watch_stall_max: Duration = Duration::from_secs(30);
     /// How long a shutdown waits for calls under way.
     drain_timeout: Duration = Duration::from_secs(10);
+    /// Where spans are sent in OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: nowhere, and there are none.
+    otlp_endpoint: String = String::new();
+    /// Share of calls that get a span, 0 to 1. A call that brings a trace of its own is chosen by its caller.
+    trace_sample_ratio: f64 = 0.01;
     /// Which log lines are written, such as `info` or `quota_server=debug,info`.
     log_filter: String = "info".into();
     /// How log lines are written: text or json.
@@ -220,6 +225,9 @@ impl Config {
                 toml::Value::Integer(number) => {
                     self.try_set(&name, &key, &number.to_string(), wrong);
                 }
+                toml::Value::Float(number) => {
+                    self.try_set(&name, &key, &number.to_string(), wrong);
+                }
                 toml::Value::Boolean(flag) => self.try_set(&name, &key, &flag.to_string(), wrong),
                 other => wrong.push(format!(
                     "{name}: a {} is no value of a setting",
@@ -282,8 +290,18 @@ impl Config {
             self.operations_refusals_max as u64,
             1,
         );
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log_filter) {
+        if let Err(error) = logs::read(&self.log_filter) {
             wrong.push(format!("log_filter: {error}"));
+        }
+        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
+            let ratio = self.trace_sample_ratio;
+            wrong.push(format!("trace_sample_ratio: is {ratio}; 0 to 1"));
+        }
+        if !self.otlp_endpoint.is_empty() && !is_http(&self.otlp_endpoint) {
+            let endpoint = &self.otlp_endpoint;
+            wrong.push(format!(
+                "otlp_endpoint: {endpoint:?} is no URL such as http://127.0.0.1:4317; TLS is not spoken yet"
+            ));
         }
         if !has_port(&self.listen) {
             let listen = &self.listen;
@@ -344,6 +362,11 @@ impl Config {
     }
 }
 
+fn is_http(endpoint: &str) -> bool {
+    let read: Result<http::Uri, _> = endpoint.parse();
+    read.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some())
+}
+
 fn has_port(listen: &str) -> bool {
     let parts = listen.rsplit_once(':');
     parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -367,6 +390,17 @@ macro_rules! numbers {
     )*};
 }
 numbers!(usize, u32, u64);
+
+impl Setting for f64 {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_err(|_| format!("{text:?} is not a number"))
+    }
+    fn show(&self) -> String {
+        // With a point, as TOML wants it.
+        format!("{self:?}")
+    }
+}
 
 impl Setting for bool {
     fn read(text: &str) -> Result<Self, String> {

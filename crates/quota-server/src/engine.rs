@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::CallSpan;
 use queue::{Item, Queue, READS, Replies, Ticket};
 use views::Views;
 
@@ -240,10 +241,7 @@ impl Engine {
         patience: Option<Duration>,
     ) -> Result<Reply, Fault> {
         let replies = self.execute_all(vec![command], patience).await?;
-        let reply = replies.into_iter().next();
-        reply
-            .unwrap_or(Err(Rejection::Invalid(Vec::new())))
-            .map_err(Fault::Rejected)
+        the_one(replies)
     }
 
     /// The same for several commands, in their order, each of which sees what those before it did. They wait
@@ -253,13 +251,23 @@ impl Engine {
         commands: Vec<Command>,
         patience: Option<Duration>,
     ) -> Result<Replies, Fault> {
+        self.execute_traced(commands, patience, None).await
+    }
+
+    /// The same for a call that may have a span, which learns in which group it was made durable.
+    pub async fn execute_traced(
+        &self,
+        commands: Vec<Command>,
+        patience: Option<Duration>,
+        span: Option<CallSpan>,
+    ) -> Result<Replies, Fault> {
         self.admit()?;
         if patience.is_some_and(|patience| patience.is_zero()) {
             return Err(Fault::Deadline { unknown: false });
         }
         let _counted = InFlight::new(&self.shared.in_flight);
         let (reply, answer) = oneshot::channel();
-        let ticket = Arc::new(Ticket::queued_at(self.shared.clock.boot_ns()));
+        let ticket = Arc::new(Ticket::queued_at(self.shared.clock.boot_ns(), span));
         // A caller that goes away drops this future, and with it its interest in being decided.
         let claim = TicketGuard(ticket.clone());
         let lane = commands.first().map_or("", Command::lane).to_owned();
@@ -416,6 +424,14 @@ impl Engine {
         let elapsed = self.shared.clock.boot_ns().saturating_sub(began).max(0);
         u128::from(elapsed.unsigned_abs()) > self.shared.options.commit_stall_max.as_nanos()
     }
+}
+
+/// The reply to a single command.
+pub(crate) fn the_one(replies: Replies) -> Result<Reply, Fault> {
+    let reply = replies.into_iter().next();
+    reply
+        .unwrap_or(Err(Rejection::Invalid(Vec::new())))
+        .map_err(Fault::Rejected)
 }
 
 impl Drop for Engine {

@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use quota_server::clock::{Machine, ThisMachine};
-use quota_server::config::{Config, LogFormat, MetricsListen};
+use quota_server::config::{Config, MetricsListen};
 use quota_server::connections;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_server::store::{self, OpenError};
-use quota_server::telemetry::exposition;
+use quota_server::telemetry::logs::{self, LogFilter};
+use quota_server::telemetry::traces::{TraceError, Traces};
+use quota_server::telemetry::{Telemetry, exposition};
 use quota_store::data_dir::DataDirError;
 use quota_store::journal::{JournalError, Link, verify};
 use tokio::net::TcpListener;
@@ -124,10 +126,13 @@ fn main() -> ExitCode {
     if serve.print_config {
         return say(&config.print());
     }
-    if let Err(why) = start_logging(&config) {
-        eprintln!("quota-server: log_filter: {why}");
-        return ExitCode::from(EXIT_USAGE);
-    }
+    let log_filter = match logs::start(config.log_format, &config.log_filter) {
+        Ok(log_filter) => log_filter,
+        Err(why) => {
+            eprintln!("quota-server: log_filter: {why}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     if verify {
         return verify_store(&config);
     }
@@ -135,7 +140,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
+        Ok(runtime) => runtime.block_on(run(config, log_filter)),
         Err(error) => {
             eprintln!("quota-server: no runtime: {error}");
             ExitCode::FAILURE
@@ -143,7 +148,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(config: Config) -> ExitCode {
+async fn run(config: Config, log_filter: LogFilter) -> ExitCode {
     let (listener, scrapes) = match listen(&config).await {
         Ok(listeners) => listeners,
         Err(code) => return code,
@@ -175,6 +180,13 @@ async fn run(config: Config) -> ExitCode {
         }
     };
     engine.metrics().recovered_in(recovery_ns);
+    let traces = match trace(&config, &engine) {
+        Ok(traces) => traces,
+        Err(error) => {
+            eprintln!("quota-server: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
     announce(&config, &listener, scrapes.as_ref());
     if let Some(scrapes) = scrapes {
         engine.views().show(config.metrics_subjects.clone());
@@ -190,8 +202,15 @@ async fn run(config: Config) -> ExitCode {
         connections_max: connections::that_fit(config.connections_max),
         ..config.limits()
     };
-    let served = server::serve(engine, listener, limits, stop).await;
+    let telemetry = Telemetry {
+        log_filter,
+        traces: traces.clone(),
+    };
+    let served = server::serve(engine, listener, limits, telemetry, stop).await;
     drop(directory);
+    if let Some(traces) = traces {
+        let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
+    }
     match served {
         Ok(()) => {
             info!("stopped");
@@ -201,6 +220,13 @@ async fn run(config: Config) -> ExitCode {
             error!(%error, "the server stopped");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn trace(config: &Config, engine: &Engine) -> Result<Option<Traces>, TraceError> {
+    match config.otlp_endpoint.as_str() {
+        "" => Ok(None),
+        endpoint => Traces::start(endpoint, config.trace_sample_ratio, engine.metrics()).map(Some),
     }
 }
 
@@ -353,19 +379,6 @@ fn verify_chain(opened: &store::Opened) -> Result<String, JournalError> {
     Ok(format!(
         "{batches} batches in the journal ({first} to {last})"
     ))
-}
-
-fn start_logging(config: &Config) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
-        .map_err(|error| error.to_string())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
 }
 
 fn say(text: &str) -> ExitCode {

@@ -23,6 +23,7 @@ use crate::api::{Admin, Check, Consume, Reserve, Watch, WatchLimits};
 use crate::connections::Connections;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::telemetry::Telemetry;
 use crate::telemetry::calls::Calls;
 
 /// Name of the clock in the health service.
@@ -60,20 +61,22 @@ pub async fn serve(
     engine: Arc<Engine>,
     listener: TcpListener,
     limits: Limits,
+    telemetry: Telemetry,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), tonic::transport::Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let stopping = Arc::new(tokio::sync::Notify::new());
     let follower = tokio::spawn(follow_health(reporter, engine.clone()));
     let feed = Arc::new(Feed::new(engine.journal().clone()));
-    let admin = AdminServiceServer::new(Admin::new(engine.clone(), feed.clone()));
+    let admin = Admin::new(engine.clone(), feed.clone(), telemetry.log_filter);
+    let admin = AdminServiceServer::new(admin);
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
     let reserve = ReserveServiceServer::new(Reserve::new(engine.clone()));
     let watch = WatchServiceServer::new(Watch::new(feed, limits.watch));
     let most = limits.message_bytes_max;
     let server = Server::builder()
-        .layer(Calls::new(engine.clone()))
+        .layer(Calls::new(engine.clone(), telemetry.traces))
         .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
         .http2_max_header_list_size(limits.metadata_bytes_max)
         .max_concurrent_streams(limits.streams_max)

@@ -4,5 +4,16 @@
 
 pub mod calls;
 pub mod exposition;
+pub mod logs;
 pub mod metrics;
 pub mod subjects;
+pub mod traces;
+
+/// What a server is watched by, beside its metrics, which are the engine's. The default is neither.
+#[derive(Clone, Default)]
+pub struct Telemetry {
+    /// Which log lines are written.
+    pub log_filter: logs::LogFilter,
+    /// Where spans go.
+    pub traces: Option<traces::Traces>,
+}

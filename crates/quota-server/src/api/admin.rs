@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::telemetry::logs::LogFilter;
 
 /// The service.
 pub struct Admin {
@@ -25,15 +26,17 @@ pub struct Admin {
     feed: Arc<Feed>,
     /// Reads of long stretches of the journal: one at a time, so that they leave room for everybody else.
     scans: Arc<Semaphore>,
+    log_filter: LogFilter,
 }
 
 impl Admin {
-    /// The service on an engine and its journal.
-    pub fn new(engine: Arc<Engine>, feed: Arc<Feed>) -> Self {
+    /// The service on an engine, its journal, and the log of the process.
+    pub fn new(engine: Arc<Engine>, feed: Arc<Feed>, log_filter: LogFilter) -> Self {
         Self {
             engine,
             feed,
             scans: Arc::new(Semaphore::new(1)),
+            log_filter,
         }
     }
 }
@@ -90,4 +93,5 @@ forward! {
     get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
     list_events(ListEventsRequest) -> ListEventsResponse;
     verify_audit(VerifyAuditRequest) -> VerifyAuditResponse;
+    set_log_filter(SetLogFilterRequest) -> SetLogFilterResponse;
 }

@@ -72,13 +72,19 @@ pub(super) async fn run(
             Prepared::Bad(rejection) => forms.push(Err(rejection)),
         }
     }
+    if let (Some(span), Some(first)) = (&caller.span, commands.first()) {
+        span.asked(first.lane(), commands.len());
+    }
     let replies = match commands.is_empty() {
         true => Vec::new(),
         false => engine
-            .execute_all(commands, caller.patience)
+            .execute_traced(commands, caller.patience, caller.span.clone())
             .await
             .map_err(|fault| status::of_fault(&fault))?,
     };
+    if let Some(span) = &caller.span {
+        span.answered(replies.iter().flatten());
+    }
     let mut replies = replies.into_iter();
     let mut results = Vec::with_capacity(forms.len());
     for form in forms {

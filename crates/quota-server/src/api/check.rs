@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use super::from_proto::Reader;
 use super::{batch, split, status, to_proto};
 use crate::engine::Engine;
+use crate::telemetry::traces::CallSpan;
 
 /// The service.
 pub struct Check {
@@ -40,7 +41,14 @@ impl Check {
         Self { engine }
     }
 
-    async fn answer(&self, question: Question) -> Result<v1::CheckResponse, Status> {
+    async fn answer(
+        &self,
+        question: Question,
+        span: Option<CallSpan>,
+    ) -> Result<v1::CheckResponse, Status> {
+        if let Some(span) = &span {
+            span.asked(question.subject.as_str(), question.amounts.len());
+        }
         if question.consistent {
             let engine = self.engine.clone();
             let read = self.engine.read(move |ledger| {
@@ -58,16 +66,23 @@ impl Check {
                 let scene = ledger.scene(question.subject.as_str(), &names, clock_now);
                 let verdict = question.evaluate(&scene);
                 engine.metrics().checked(&verdict);
+                if let Some(span) = &span {
+                    span.decided(verdict.decision);
+                }
                 Ok(question.answered(&scene, &verdict, clock_now, false))
             });
             let answer = read.await.map_err(|fault| status::of_fault(&fault))?;
             return answer.map_err(|rejection: Rejection| status::of_rejection(&rejection));
         }
-        self.answer_from_views(&question)
+        self.answer_from_views(&question, span.as_ref())
             .map_err(|rejection| status::of_rejection(&rejection))
     }
 
-    fn answer_from_views(&self, question: &Question) -> Result<v1::CheckResponse, Rejection> {
+    fn answer_from_views(
+        &self,
+        question: &Question,
+        span: Option<&CallSpan>,
+    ) -> Result<v1::CheckResponse, Rejection> {
         let views = self.engine.views();
         let snapshot = views.snapshot(&question.subject, &question.also);
         let names = charge_set(&question.subject, &question.also);
@@ -87,6 +102,9 @@ impl Check {
         let scene = snapshot.scene(now);
         let verdict = question.evaluate(&scene);
         metrics.checked(&verdict);
+        if let Some(span) = span {
+            span.decided(verdict.decision);
+        }
         Ok(question.answered(&scene, &verdict, now, engine.is_journal_down()))
     }
 }
@@ -165,12 +183,12 @@ impl CheckService for Check {
         &self,
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckResponse>, Status> {
-        let (request, _) = split(request)?;
+        let (request, caller) = split(request)?;
         let tables = self.engine.views().tables();
         let mut reader = Reader::default();
         let question = Question::read(&mut reader, &tables.resources, &request);
         reader.finish_read()?;
-        self.answer(question).await.map(Response::new)
+        self.answer(question, caller.span).await.map(Response::new)
     }
 
     async fn batch_check(
@@ -178,8 +196,11 @@ impl CheckService for Check {
         request: Request<v1::BatchCheckRequest>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         use v1::batch_check_result::Result as Kind;
-        let (request, _) = split(request)?;
+        let (request, caller) = split(request)?;
         batch::guard_size("checks", request.checks.len())?;
+        if let (Some(span), Some(first)) = (&caller.span, request.checks.first()) {
+            span.asked(&first.subject, request.checks.len());
+        }
         let tables = self.engine.views().tables();
         let mut results = Vec::with_capacity(request.checks.len());
         for check in &request.checks {
@@ -190,7 +211,7 @@ impl CheckService for Check {
             }
             let answer = reader
                 .finish_read_item()
-                .and_then(|()| self.answer_from_views(&question));
+                .and_then(|()| self.answer_from_views(&question, None));
             results.push(v1::BatchCheckResult {
                 result: Some(match answer {
                     Ok(answer) => Kind::Check(answer),

@@ -23,6 +23,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::status;
+use crate::telemetry::traces::CallSpan;
 pub(super) use quota::{read_quota, read_target};
 
 /// Most resources in one request.
@@ -458,6 +459,8 @@ fn digest(method: &str, content: &impl Message) -> Digest {
 pub(super) struct Caller {
     pub(super) actor: String,
     pub(super) patience: Option<Duration>,
+    /// The span of the call, where it has one.
+    pub(super) span: Option<CallSpan>,
 }
 
 impl Caller {
@@ -478,6 +481,7 @@ impl Caller {
         Ok(Self {
             actor,
             patience: timeout.and_then(read_timeout).map(super::patience),
+            span: None,
         })
     }
 }

@@ -18,6 +18,7 @@ use quota_core::rejection::Rejection;
 use tokio::sync::oneshot;
 
 use super::Fault;
+use crate::telemetry::traces::CallSpan;
 
 /// Weight that a lane may take in its turn.
 const QUANTUM: usize = 32;
@@ -75,6 +76,8 @@ pub struct Ticket {
     state: AtomicU8,
     /// When the command was queued, by the boot-time clock.
     queued_ns: i64,
+    /// The span of its call, where it has one.
+    span: Option<CallSpan>,
 }
 
 const WAITING: u8 = 0;
@@ -83,11 +86,17 @@ const WITHDRAWN: u8 = 2;
 
 impl Ticket {
     /// The ticket of a command that is queued at an instant of the boot-time clock.
-    pub fn queued_at(queued_ns: i64) -> Self {
+    pub fn queued_at(queued_ns: i64, span: Option<CallSpan>) -> Self {
         Self {
             queued_ns,
+            span,
             ..Self::default()
         }
+    }
+
+    /// The span of its call, where it has one.
+    pub fn span(&self) -> Option<&CallSpan> {
+        self.span.as_ref()
     }
 
     /// When the command was queued, by the boot-time clock.

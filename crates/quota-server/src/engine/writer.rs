@@ -27,7 +27,8 @@ use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
 use retention::Retention;
-use crate::telemetry::metrics::{seconds, whole};
+use crate::telemetry::metrics::{seconds, violations};
+use crate::telemetry::traces::{CallSpan, CommitSpan};
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
@@ -90,6 +91,8 @@ type Answer = (oneshot::Sender<Result<Replies, Fault>>, Replies);
 struct Undurable {
     events: Vec<Event>,
     answers: Vec<Answer>,
+    /// The spans of the calls that are answered, as far as they have some.
+    spans: Vec<CallSpan>,
     bytes: usize,
 }
 
@@ -217,7 +220,10 @@ impl Writer {
                     let waited = taken_ns.saturating_sub(ticket.queued_ns());
                     self.shared.metrics.queue_wait.observe(seconds(waited));
                     match self.decide_all(now, &commands, &mut group) {
-                        Some(replies) => group.answers.push((reply, replies)),
+                        Some(replies) => {
+                            group.spans.extend(ticket.span().cloned());
+                            group.answers.push((reply, replies));
+                        }
                         None => {
                             let _ = reply.send(Err(Fault::JournalDown { unknown: true }));
                         }
@@ -342,7 +348,7 @@ impl Writer {
         }
         if (!group.events.is_empty() || self.ledger.images_weight() > 0)
             && let Some(written) = self.batch(&group.events)
-            && let Err((failure, written)) = self.append(written)
+            && let Err((failure, written)) = self.append_traced(written, &group)
         {
             self.journal_failed(&failure, *written);
             for (reply, replies) in group.answers {
@@ -364,6 +370,24 @@ impl Writer {
         if commands > 0 {
             metrics.group_size.observe(f64::from(commands));
         }
+    }
+
+    /// Appends a batch, with a span where one of those it answers has one.
+    fn append_traced(
+        &mut self,
+        written: Written,
+        group: &Undurable,
+    ) -> Result<(), (io::Error, Box<Written>)> {
+        let Some(span) = CommitSpan::begin(&group.spans) else {
+            return self.append(written);
+        };
+        let sequence = self.journal.next_sequence();
+        let appended = self.append(written);
+        match &appended {
+            Ok(()) => span.durable(sequence, group.answers.len(), &group.spans),
+            Err(_) => span.failed(),
+        }
+        appended
     }
 
     /// What was absorbed since the last batch, written down.
@@ -459,7 +483,11 @@ impl Writer {
         self.look_at_the_clock();
         let progress = self.applier.progress();
         self.report_rows(&progress);
-        self.measure(&progress);
+        let last = self.journal.next_sequence().saturating_sub(1);
+        let behind = last.saturating_sub(progress.applied);
+        let journal_bytes = self.journal.size_bytes();
+        let metrics = &self.shared.metrics;
+        metrics.measured(&self.ledger.sizes(), journal_bytes, behind);
         let needed = self.needed_by_rows(&progress);
         *self.shared.progress.lock() = progress;
         self.trim_journal(needed);
@@ -519,19 +547,6 @@ impl Writer {
         while self.applier.is_far_behind() && !self.shared.queue.is_closed() {
             self.applier.wait_until_caught_up(IDLE);
         }
-    }
-
-    /// What only the writer knows.
-    fn measure(&self, progress: &Progress) {
-        let (metrics, sizes) = (&self.shared.metrics, self.ledger.sizes());
-        let last = self.journal.next_sequence().saturating_sub(1);
-        let behind = last.saturating_sub(progress.applied);
-        metrics.journal_size.set(whole(self.journal.size_bytes()));
-        metrics.apply_lag_batches.set(whole(behind));
-        metrics.operations.set(whole(sizes.operations));
-        metrics.operation_memory.set(whole(sizes.operation_bytes));
-        metrics.allocations.set(whole(sizes.allocations));
-        metrics.holds.set(whole(sizes.holds));
     }
 
     fn report_rows(&mut self, progress: &Progress) {
@@ -623,17 +638,6 @@ impl Writer {
             Err(error) => warn!(%error, "the journal could not be sealed"),
         }
     }
-}
-
-/// Limits that facts exceeded, and WARN limits that were violated.
-fn violations(events: &[Event]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for event in events {
-        if let Change::Charged(charged) = &event.change {
-            found.extend_from_slice(&charged.facts);
-        }
-    }
-    found
 }
 
 fn refuse(items: Vec<Item>) {

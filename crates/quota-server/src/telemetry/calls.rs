@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 use tracing::{debug, error};
 
 use super::metrics::{CallLabels, MethodLabels, Metrics, seconds};
+use super::traces::{CallSpan, Traces};
 use crate::engine::Engine;
 
 /// Metadata that names a call: taken from the caller where it is sane, and always answered.
@@ -59,6 +60,7 @@ pub struct Calls {
 
 struct Shared {
     engine: Arc<Engine>,
+    traces: Option<Traces>,
     methods: HashMap<String, Arc<Method>>,
     other: Arc<Method>,
     /// What makes ids of this process its own.
@@ -76,11 +78,12 @@ struct Method {
 }
 
 impl Calls {
-    /// Counts in the metrics of an engine.
-    pub fn new(engine: Arc<Engine>) -> Self {
-        let (process, _) = uuid::Uuid::now_v7().as_u64_pair();
+    /// Counts in the metrics of an engine, and traces.
+    pub fn new(engine: Arc<Engine>, traces: Option<Traces>) -> Self {
+        let (_, process) = uuid::Uuid::now_v7().as_u64_pair();
         let shared = Shared {
             engine,
+            traces,
             methods: known_methods(),
             other: Arc::new(Method::new(OTHER, OTHER)),
             process,
@@ -122,8 +125,11 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let call = Call::begin(&self.shared, request.uri().path(), request.headers());
+        if let Some(span) = &call.span {
+            request.extensions_mut().insert(span.clone());
+        }
         Answer {
             inner: self.inner.call(request),
             call: Some(call),
@@ -163,15 +169,22 @@ struct Call {
     id: HeaderValue,
     began_ns: i64,
     code: Code,
+    span: Option<CallSpan>,
 }
 
 impl Call {
     fn begin(shared: &Arc<Shared>, path: &str, headers: &HeaderMap) -> Self {
         let method = shared.methods.get(path).unwrap_or(&shared.other);
         let given = headers.get(REQUEST_ID).filter(|id| is_sane(id)).cloned();
+        let id = given.unwrap_or_else(|| shared.make_id());
+        let span = shared.traces.as_ref().and_then(|traces| {
+            let id = id.to_str().unwrap_or_default();
+            traces.begin(&method.service, &method.name, headers, id)
+        });
         Self {
             method: method.clone(),
-            id: given.unwrap_or_else(|| shared.make_id()),
+            id,
+            span,
             began_ns: shared.engine.clock().boot_ns(),
             code: Code::Cancelled,
             shared: shared.clone(),
@@ -193,14 +206,18 @@ impl Drop for Call {
         let engine = &self.shared.engine;
         let took_ns = engine.clock().boot_ns().saturating_sub(self.began_ns);
         self.method.count(self.code, took_ns, engine.metrics());
+        let trace_id = self.span.as_ref().map(CallSpan::trace_id);
+        if let Some(span) = &self.span {
+            span.end(self.code);
+        }
         let code = CODES[self.code as usize];
         let request_id = self.id.to_str().unwrap_or_default();
         let (service, method) = (&self.method.service, &self.method.name);
         match self.code {
             Code::Internal | Code::Unknown | Code::DataLoss => {
-                error!(request_id, %service, %method, code, "a call failed inside");
+                error!(request_id, trace_id, %service, %method, code, "a call failed inside");
             }
-            _ => debug!(request_id, %service, %method, code, took_ns, "call"),
+            _ => debug!(request_id, trace_id, %service, %method, code, took_ns, "call"),
         }
     }
 }

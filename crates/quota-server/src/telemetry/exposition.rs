@@ -1,12 +1,14 @@
-//! `GET /metrics` in the text format of OpenMetrics, and nothing else. The port has no authentication, so a
+//! `GET /metrics` in the text format of OpenMetrics, for those who ask for it in that of Prometheus, and nothing
+//! else. The port has no authentication, so a
 //! stranger can take little: few connections at a time, one request each, small heads, short times.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -37,6 +39,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const OPENMETRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Answers scrapes until it is dropped.
 pub async fn serve(listener: TcpListener, engine: Arc<Engine>) {
@@ -85,9 +89,48 @@ async fn respond(
     let Ok(text) = text else {
         return Ok(plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error\n"));
     };
+    let (text, content) = match wants_older(request.headers()) {
+        true => (older(&text), PROMETHEUS),
+        false => (text, OPENMETRICS),
+    };
     let mut response = Response::new(Full::from(text));
-    response.headers_mut().insert(CONTENT_TYPE, OPENMETRICS);
+    response.headers_mut().insert(CONTENT_TYPE, content);
     Ok(response)
+}
+
+/// Whether a caller names plain text, and OpenMetrics not at all.
+fn wants_older(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|text| text.contains("text/plain") && !text.contains("openmetrics"))
+}
+
+/// The same page in the older format, where the name of a counter is that of its samples, and units and the end
+/// are not told.
+fn older(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    let counters: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    for line in page.lines() {
+        let told = line.strip_prefix("# ").and_then(|rest| {
+            let (what, rest) = rest.split_once(' ')?;
+            let (name, rest) = rest.split_once(' ')?;
+            Some((what, name, rest))
+        });
+        match told {
+            None if line.starts_with('#') => {}
+            Some(("UNIT", ..)) => {}
+            Some((what, name, rest)) if counters.contains(name) => {
+                text.push_str(&format!("# {what} {name}_total {rest}\n"));
+            }
+            _ => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    text
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

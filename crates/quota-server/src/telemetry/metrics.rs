@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
+use quota_core::event::{Change, Event};
+use quota_core::ledger::Sizes;
 use quota_core::name::SubjectName;
 use quota_core::outcome::{Answer, Reply};
 use quota_core::rejection::Rejection;
@@ -220,6 +222,8 @@ metrics! {
     allocations: Gauge = "quota_allocations", None, Gauge::default();
     /// Holds that are not closed yet.
     holds: Gauge = "quota_holds", None, Gauge::default();
+    /// Spans that were sent to the collector, and that could not be.
+    trace_spans: Family<SpanLabels, Counter> = "quota_trace_spans", None, Family::default();
     /// gRPC connections.
     connections: Gauge = "quota_connections", None, Gauge::default();
     /// gRPC connections that were closed at once because there were too many.
@@ -272,6 +276,16 @@ impl Metrics {
         if missed > 0 {
             self.cache_misses.inc_by(missed as u64);
         }
+    }
+
+    /// What only the writer knows.
+    pub(crate) fn measured(&self, sizes: &Sizes, journal_bytes: u64, batches_behind: u64) {
+        self.journal_size.set(whole(journal_bytes));
+        self.apply_lag_batches.set(whole(batches_behind));
+        self.operations.set(whole(sizes.operations));
+        self.operation_memory.set(whole(sizes.operation_bytes));
+        self.allocations.set(whole(sizes.allocations));
+        self.holds.set(whole(sizes.holds));
     }
 
     /// Counts limits that a durable change violated. `shown` says which subjects have series of their own.
@@ -343,6 +357,17 @@ impl Verdicts {
             counter.inc();
         }
     }
+}
+
+/// Limits that facts exceeded, and WARN limits that were violated.
+pub(crate) fn violations(events: &[Event]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for event in events {
+        if let Change::Charged(charged) = &event.change {
+            found.extend_from_slice(&charged.facts);
+        }
+    }
+    found
 }
 
 /// The words of the wire.

@@ -2,8 +2,10 @@
 
 use quota_core::command::Action;
 use quota_core::outcome::Answer;
+use quota_core::rejection::Violation;
 use quota_proto::v1;
 use tonic::Status;
+use tracing::warn;
 
 use super::Admin;
 use crate::api::from_proto::{Caller, Reader};
@@ -36,6 +38,26 @@ impl Admin {
             operation_id,
             replayed: reply.replayed,
         })
+    }
+
+    /// Nothing of the ledger: it is over with the process.
+    pub(super) async fn set_log_filter(
+        &self,
+        request: v1::SetLogFilterRequest,
+        caller: Caller,
+    ) -> Result<v1::SetLogFilterResponse, Status> {
+        let filter = request.log_filter;
+        let previous = self.log_filter.set(&filter).map_err(|why| {
+            let violation = Violation::new("log_filter", why);
+            status::invalid(&[violation])
+        })?;
+        warn!(
+            filter,
+            previous,
+            actor = caller.actor,
+            "the log filter was changed"
+        );
+        Ok(v1::SetLogFilterResponse { previous })
     }
 
     pub(super) async fn get_server_info(

@@ -18,7 +18,7 @@ use crate::telemetry::logs;
 use crate::telemetry::subjects::Selection;
 
 /// Most names and patterns of subjects with metrics of their own: each is compared with every new subject.
-const SELECTION_MAX: usize = 1000;
+const SELECTION_MAX: usize = 100;
 
 /// A value that can be read from and shown as text.
 trait Setting: Sized {

@@ -358,17 +358,10 @@ impl Writer {
             }
             return;
         }
-        let metrics = &self.shared.metrics;
-        let mut commands: u32 = 0;
+        let replies = group.answers.iter().flat_map(|(_, replies)| replies);
+        self.shared.metrics.answered(replies);
         for (reply, replies) in group.answers {
-            for reply in &replies {
-                metrics.answered(reply);
-                commands = commands.saturating_add(1);
-            }
             let _ = reply.send(Ok(replies));
-        }
-        if commands > 0 {
-            metrics.group_size.observe(f64::from(commands));
         }
     }
 
@@ -378,14 +371,12 @@ impl Writer {
         written: Written,
         group: &Undurable,
     ) -> Result<(), (io::Error, Box<Written>)> {
-        let Some(span) = CommitSpan::begin(&group.spans) else {
-            return self.append(written);
-        };
+        let span = CommitSpan::begin(&group.spans);
         let sequence = self.journal.next_sequence();
         let appended = self.append(written);
-        match &appended {
-            Ok(()) => span.durable(sequence, group.answers.len(), &group.spans),
-            Err(_) => span.failed(),
+        if let Some(span) = span {
+            let durable = appended.is_ok().then_some(sequence);
+            span.end(durable, group.answers.len(), &group.spans);
         }
         appended
     }
@@ -433,11 +424,7 @@ impl Writer {
         }
         mark(&mut self.marks, written.now, sequence);
         self.shared.views.publish(&self.ledger, &written.images);
-        if !written.violations.is_empty() {
-            let shown = self.shared.views.shown();
-            let shown = |name: &_| shown.is_some_and(|shown| shown.has(name));
-            metrics.violated(&written.violations, shown);
-        }
+        metrics.violated(&written.violations, self.shared.views.shown());
         let bytes = written.batch.body().len();
         self.applier
             .offer(sequence, written.batch.into_rows(), bytes);

@@ -13,12 +13,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use quota_core::event::{Change, Event};
 use quota_core::ledger::Sizes;
-use quota_core::name::SubjectName;
 use quota_core::outcome::{Answer, Reply};
 use quota_core::rejection::Rejection;
 use quota_core::verdict::{Decision, Finding, Reason, Verdict};
 
-use super::subjects::level_of;
+use super::subjects::{ShownSubjects, level_of};
 
 /// Most series of violations: beyond it they are counted in one series without labels.
 pub const VIOLATION_SERIES_MAX: usize = 1000;
@@ -242,12 +241,22 @@ impl Metrics {
         self.recovery.set(seconds(nanos));
     }
 
-    /// Counts what a command's caller is told, once it is durable.
-    pub(crate) fn answered(&self, reply: &Result<Reply, Rejection>) {
-        if let Ok(reply) = reply
-            && !reply.replayed
-        {
-            self.count_answer(&reply.outcome.answer);
+    /// Counts what the callers of a group are told, once it is durable.
+    pub(crate) fn answered<'a>(
+        &self,
+        replies: impl IntoIterator<Item = &'a Result<Reply, Rejection>>,
+    ) {
+        let mut commands: u32 = 0;
+        for reply in replies {
+            commands = commands.saturating_add(1);
+            if let Ok(reply) = reply
+                && !reply.replayed
+            {
+                self.count_answer(&reply.outcome.answer);
+            }
+        }
+        if commands > 0 {
+            self.group_size.observe(f64::from(commands));
         }
     }
 
@@ -288,11 +297,12 @@ impl Metrics {
         self.holds.set(whole(sizes.holds));
     }
 
-    /// Counts limits that a durable change violated. `shown` says which subjects have series of their own.
-    pub(crate) fn violated(&self, findings: &[Finding], shown: impl Fn(&SubjectName) -> bool) {
+    /// Counts limits that a durable change violated. `shown` are the subjects with series of their own.
+    pub(crate) fn violated(&self, findings: &[Finding], shown: Option<&ShownSubjects>) {
         for finding in findings {
             let name = finding.subject.as_str();
-            let entity = if shown(&finding.subject) { name } else { "" };
+            let has = |shown: &ShownSubjects| shown.has(&finding.subject);
+            let entity = if shown.is_some_and(has) { name } else { "" };
             let labels = ViolationLabels {
                 entity_id: entity.to_owned(),
                 resource_type: finding.resource.to_string(),

@@ -326,8 +326,14 @@ impl CommitSpan {
         Some(Self(span))
     }
 
-    /// The group is durable as the batch of this sequence: its calls learn of it.
-    pub(crate) fn durable(mut self, sequence: u64, commands: usize, calls: &[CallSpan]) {
+    /// The group is durable as the batch of this sequence, and its calls learn of it; or the journal cannot be
+    /// written.
+    pub(crate) fn end(mut self, durable: Option<u64>, commands: usize, calls: &[CallSpan]) {
+        let Some(sequence) = durable else {
+            let failed = Status::error("the journal cannot be written");
+            self.0.set_status(failed);
+            return self.0.end();
+        };
         let group = whole(sequence);
         self.0.set_attribute(KeyValue::new("quota.group", group));
         let commands = KeyValue::new("quota.commands", whole(commands));
@@ -338,13 +344,6 @@ impl CommitSpan {
             span.set_attribute(KeyValue::new("quota.group", group));
             span.add_link(self.0.span_context().clone(), Vec::new());
         }
-    }
-
-    /// The journal cannot be written.
-    pub(crate) fn failed(mut self) {
-        self.0
-            .set_status(Status::error("the journal cannot be written"));
-        self.0.end();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The writer: takes a group, decides it, makes it durable, publishes it, answers it. In this order, always.
 
 mod retention;
+mod rows;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +17,7 @@ use quota_core::record::Image;
 use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_core::verdict::Finding;
-use quota_store::applier::{Applier, Progress};
+use quota_store::applier::Applier;
 use quota_store::journal::AppendError;
 use quota_store::recovery::mark;
 use quota_store::{Batch, Journal};
@@ -26,9 +27,9 @@ use tracing::{error, info, warn};
 use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
-use retention::Retention;
 use crate::telemetry::metrics::{seconds, violations};
 use crate::telemetry::traces::{CallSpan, CommitSpan};
+use retention::Retention;
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
@@ -45,8 +46,6 @@ const TELL_MAX: usize = 2048;
 const CLOSE_STEP: usize = 64;
 /// Rows closed per group while nobody does.
 const CLOSE_IDLE_MAX: usize = 4096;
-/// Longest wait for an applier that is behind, per group.
-const LAG_WAIT: Duration = Duration::from_millis(20);
 /// Process exit code when the writer can go on no more.
 const EXIT_WRITER_LOST: i32 = 70;
 
@@ -518,44 +517,6 @@ impl Writer {
             events,
             ..Undurable::default()
         });
-    }
-
-    /// What waits for the rows is bounded: first commands wait a little, then as long as it takes.
-    fn wait_for_rows(&mut self) {
-        if !self.applier.is_behind() {
-            self.behind = false;
-            return;
-        }
-        if !self.behind {
-            warn!("rows are written more slowly than the journal; commands wait for them");
-        }
-        self.behind = true;
-        self.applier.wait_until_caught_up(LAG_WAIT);
-        while self.applier.is_far_behind() && !self.shared.queue.is_closed() {
-            self.applier.wait_until_caught_up(IDLE);
-        }
-    }
-
-    fn report_rows(&mut self, progress: &Progress) {
-        if progress.failed == self.rows_failed {
-            return;
-        }
-        match &progress.failed {
-            Some(why) if progress.given_up => {
-                error!(error = %why, "rows are not written any more; a restart catches up");
-            }
-            Some(why) => warn!(error = %why, "rows could not be written; trying again"),
-            None => info!("rows are written again"),
-        }
-        self.rows_failed.clone_from(&progress.failed);
-    }
-
-    /// The first batch that rows or the older base still need.
-    fn needed_by_rows(&self, progress: &Progress) -> u64 {
-        match progress.bases.as_slice() {
-            [older, _, ..] => older.sequence.min(progress.applied).saturating_add(1),
-            _ => self.journal.first_sequence(),
-        }
     }
 
     /// The first batch with an answer that is still remembered, to the minute.

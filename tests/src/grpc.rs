@@ -8,6 +8,7 @@ use std::time::Duration;
 use quota_client::v1;
 use quota_client::{Client, Error, Timestamp as ProtoTimestamp};
 use quota_core::time::Timestamp;
+use quota_server::api::WatchLimits;
 use quota_server::clock::Clock;
 use quota_server::config::Config;
 use quota_server::engine::Engine;
@@ -54,6 +55,10 @@ impl InProcess {
                 streams_max: 64,
                 connections_max: 64,
                 drain_timeout: Duration::from_secs(1),
+                watch: WatchLimits {
+                    watchers_max: 8,
+                    stall_max: Duration::from_millis(500),
+                },
                 ..Config::default().limits()
             };
             let telemetry = telemetry(&served);

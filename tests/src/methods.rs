@@ -121,7 +121,7 @@ impl Methods {
         let feed = Arc::new(Feed::new(engine.journal().clone()));
         Self {
             admin: Admin::new(engine.clone(), feed.clone(), LogFilter::default()),
-            watch: Watch::new(feed, Config::default().limits().watch),
+            watch: Watch::new(feed, Config::default().limits().watch, engine.metrics()),
             check: Check::new(engine.clone()),
             consume: Consume::new(engine.clone()),
             reserve: Reserve::new(engine),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quota_client::Client;
+use quota_client::v1::watch_service_client::WatchServiceClient;
 use quota_client::v1::{
     Amount, BatchItem, BatchRequest, CheckRequest, ConsumeMode, ConsumeRequest, Limit, Quota,
-    ReserveRequest, UpdateQuotaRequest, batch_item, limit,
+    ReserveRequest, UpdateQuotaRequest, WatchRequest, batch_item, limit,
 };
 use quota_core::Bounds;
 use quota_server::clock::{ClockOptions, ManualMachine, SystemClock};
@@ -22,6 +23,7 @@ use quota_tests::process::Server;
 use quota_tests::scrape::{samples, scrape, value};
 use quota_tests::worlds::TestStore;
 use tokio::runtime::Handle;
+use tonic::transport::Endpoint;
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -76,6 +78,8 @@ const MOVERS: &[Mover] = &[
     (&["quota_connections_refused"], many_connections),
     (&["quota_recovery_seconds"], a_start),
     (&["quota_trace_spans"], no_collector),
+    (&["quota_watchers", "quota_watchers_cut"], a_watcher),
+    (&["quota_journal_dropped"], a_full_journal),
 ];
 
 #[test]
@@ -355,5 +359,61 @@ fn no_collector(names: &[&str]) -> Pages {
     let after = until_moved(&server, names, &before);
     let failed = value(&after, r#"quota_trace_spans_total{result="failed"}"#);
     assert!(failed.unwrap_or_default() >= 1.0);
+    (before, after)
+}
+
+/// A watcher that takes nothing is there, and then is cut off.
+fn a_watcher(names: &[&str]) -> Pages {
+    let store = TestStore::new(Bounds::default());
+    let server = serve(&store);
+    let empty = gather(&server.engine);
+    let client = server.client();
+    let before = server.runtime.block_on(async {
+        let endpoint = Endpoint::from_shared(server.endpoint.clone()).unwrap();
+        let endpoint = endpoint.initial_stream_window_size(65_535);
+        let mut service = WatchServiceClient::new(endpoint.connect().await.unwrap());
+        let watching = service.watch(WatchRequest::default()).await.unwrap();
+        let before = gather(&server.engine);
+        assert_eq!(value(&before, "quota_watchers "), Some(1.0));
+        for _ in 0..40 {
+            let items = (0..100).map(|_| BatchItem {
+                item: Some(batch_item::Item::Consume(cpu("tenants/a", 1))),
+            });
+            let request = BatchRequest {
+                items: items.collect(),
+            };
+            client.batch(request).await.unwrap();
+        }
+        while value(&gather(&server.engine), "quota_watchers_cut_total") != Some(1.0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(watching);
+        before
+    });
+    assert_eq!(
+        still(&["quota_watchers"], &empty, &before),
+        Vec::<&str>::new()
+    );
+    let after = until_moved(&server, names, &before);
+    (before, after)
+}
+
+/// What is only kept for audit goes when the journal is as large as it may be.
+fn a_full_journal(names: &[&str]) -> Pages {
+    let mut store = TestStore::new(Bounds::default());
+    store.audit_retention = Duration::from_secs(30 * 24 * 3600);
+    store.journal_bytes_max = 600_000;
+    let server = serve(&store);
+    let before = gather(&server.engine);
+    let client = server.client();
+    for _ in 0..3000 {
+        let charge = client.consume(cpu("tenants/a", 1));
+        server.runtime.block_on(charge).unwrap();
+        store.clock.advance(Duration::from_secs(60));
+        if still(names, &before, &gather(&server.engine)).is_empty() {
+            break;
+        }
+    }
+    let after = gather(&server.engine);
     (before, after)
 }

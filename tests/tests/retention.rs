@@ -196,7 +196,7 @@ fn batches_are_kept_for_audit() {
         oldest(&engine) >= store.clock.now().minus(most)
     });
     assert!(oldest(&engine) <= store.clock.now().minus(store.audit_retention));
-    assert_eq!(engine.dropped_early(), 0);
+    assert_eq!(engine.metrics().journal_dropped.get(), 0);
 }
 
 /// A pin keeps what is from it on, and lets it go when it moves or is dropped.
@@ -242,7 +242,7 @@ fn the_bound_goes_before_audit_and_pins() {
     let engine = store.start();
     let mut made = 0;
     until(&engine, &runtime, &store, &mut made, || {
-        engine.dropped_early() > 300
+        engine.metrics().journal_dropped.get() > 300
     });
     assert!(engine.journal().first_sequence() > 300);
     let remembered = answers(&engine, &runtime);

@@ -9,7 +9,7 @@ pub mod views;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -173,8 +173,6 @@ struct Shared {
     progress: Mutex<Progress>,
     reader: Arc<dyn JournalReader>,
     pins: Pins,
-    /// Batches that went before [`EngineOptions::audit_retention`] or a pin let them.
-    dropped_early: AtomicU64,
     metrics: Metrics,
 }
 
@@ -221,7 +219,6 @@ impl Engine {
             progress: Mutex::default(),
             reader: parts.journal.reader(),
             pins: parts.pins.clone(),
-            dropped_early: AtomicU64::new(0),
             metrics: Metrics::new(),
         });
         let writer = writer::Writer::new(parts, shared.clone())?;
@@ -385,12 +382,6 @@ impl Engine {
     pub fn pins(&self) -> &Pins {
         &self.shared.pins
     }
-
-    /// Batches that went early, because the journal was at its bound: audit or a pin wanted them.
-    pub fn dropped_early(&self) -> u64 {
-        self.shared.dropped_early.load(Ordering::Relaxed)
-    }
-
     /// Takes no more commands, decides those that wait, and ends the writer when all is durable.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Release);

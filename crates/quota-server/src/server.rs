@@ -73,7 +73,7 @@ pub async fn serve(
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
     let reserve = ReserveServiceServer::new(Reserve::new(engine.clone()));
-    let watch = WatchServiceServer::new(Watch::new(feed, limits.watch));
+    let watch = WatchServiceServer::new(Watch::new(feed, limits.watch, engine.metrics()));
     let most = limits.message_bytes_max;
     let server = Server::builder()
         .layer(Calls::new(engine.clone(), telemetry.traces))

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use quota_proto::v1;
 use quota_proto::v1::watch_service_server::WatchService;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -16,6 +18,7 @@ use super::events::Filter;
 use super::from_proto::Reader;
 use super::{split, status};
 use crate::feed::{Feed, FeedError, Place};
+use crate::telemetry::metrics::Metrics;
 
 /// Most events in one response.
 const EVENTS_MAX: usize = 256;
@@ -40,12 +43,16 @@ pub struct Watch {
     feed: Arc<Feed>,
     places: Arc<Semaphore>,
     limits: WatchLimits,
+    watchers: Gauge,
+    cut_off: Counter,
 }
 
 impl Watch {
     /// The service on a feed.
-    pub fn new(feed: Arc<Feed>, limits: WatchLimits) -> Self {
+    pub fn new(feed: Arc<Feed>, limits: WatchLimits, metrics: &Metrics) -> Self {
         Self {
+            watchers: metrics.watchers.clone(),
+            cut_off: metrics.watchers_cut.clone(),
             feed,
             places: Arc::new(Semaphore::new(limits.watchers_max)),
             limits,
@@ -91,7 +98,8 @@ impl WatchService for Watch {
             send,
             cut: cut.clone(),
             stall_max: self.limits.stall_max,
-            _permit: permit,
+            cut_off: self.cut_off.clone(),
+            _place: Held::new(permit, self.watchers.clone()),
         };
         tokio::spawn(watcher.run(place));
         Ok(Response::new(Responses { responses, cut }))
@@ -126,7 +134,30 @@ struct Watcher {
     send: mpsc::Sender<v1::WatchResponse>,
     cut: Arc<OnceLock<Status>>,
     stall_max: Duration,
+    cut_off: Counter,
+    _place: Held,
+}
+
+/// The place of a watcher, counted as long as it is held.
+struct Held {
     _permit: OwnedSemaphorePermit,
+    watchers: Gauge,
+}
+
+impl Held {
+    fn new(permit: OwnedSemaphorePermit, watchers: Gauge) -> Self {
+        watchers.inc();
+        Self {
+            _permit: permit,
+            watchers,
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.watchers.dec();
+    }
 }
 
 impl Watcher {
@@ -163,6 +194,7 @@ impl Watcher {
                     Ok(Ok(())) => (due, sent) = (false, next),
                     Ok(Err(_)) => return,
                     Err(_) => {
+                        self.cut_off.inc();
                         let _ = self.cut.set(status::watcher_too_slow(self.stall_max, sent));
                         return;
                     }

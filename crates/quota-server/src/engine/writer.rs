@@ -492,7 +492,7 @@ impl Writer {
             let gone = self.journal.first_sequence().saturating_sub(before);
             if gone > 0 {
                 self.retention.dropped(gone);
-                self.shared.dropped_early.fetch_add(gone, Ordering::Relaxed);
+                self.shared.metrics.journal_dropped.inc_by(gone);
             }
         }
         if self.journal.size_bytes() > most {

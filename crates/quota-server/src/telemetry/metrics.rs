@@ -199,6 +199,8 @@ metrics! {
     breaker_state: Gauge = "quota_breaker_state", None, Gauge::default();
     /// What the journal takes.
     journal_size: Gauge = "quota_journal", Some(Unit::Bytes), Gauge::default();
+    /// Batches that were dropped although `audit_retention` or a projection wants them.
+    journal_dropped: Counter = "quota_journal_dropped", None, Counter::default();
     /// Changed rows that wait to be written.
     apply_lag: Gauge = "quota_apply_lag", Some(Unit::Bytes), Gauge::default();
     /// Batches whose rows are not written.
@@ -221,6 +223,10 @@ metrics! {
     allocations: Gauge = "quota_allocations", None, Gauge::default();
     /// Holds that are not closed yet.
     holds: Gauge = "quota_holds", None, Gauge::default();
+    /// Watchers of events.
+    watchers: Gauge = "quota_watchers", None, Gauge::default();
+    /// Watchers that were cut off because they took nothing for too long.
+    watchers_cut: Counter = "quota_watchers_cut", None, Counter::default();
     /// Spans that were sent to the collector, and that could not be.
     trace_spans: Family<SpanLabels, Counter> = "quota_trace_spans", None, Family::default();
     /// gRPC connections.

@@ -16,7 +16,7 @@ use crate::name::{SubjectName, below};
 use crate::record::RecordKey;
 use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
-use crate::time::Timestamp;
+use crate::time::{SECOND_NS, Timestamp};
 
 impl Ledger {
     /// Closes up to `most` rows whose second is over: bookkeeping, for nothing that is decided depends on it
@@ -44,6 +44,7 @@ impl Ledger {
             RowKey::Hold(key) => {
                 let hold = self.holds.get(key)?;
                 Some(Charged {
+                    over: Some(second_of(hold.expires)),
                     held: negative(&hold.amounts),
                     hold: Some(Arc::new(hold.closed(End::Expired, now, revision))),
                     ..Charged::new(&hold.subject, &hold.also, Cause::Expire)
@@ -58,6 +59,7 @@ impl Ledger {
                     .cloned()
                     .collect();
                 Some(Charged {
+                    over: row.expires.map(second_of),
                     used: negative(&ended),
                     allocation: Some(Arc::new(self.without_concurrency(row, revision, now))),
                     ..Charged::new(&row.subject, &row.also, Cause::Expire)
@@ -170,4 +172,9 @@ impl Ledger {
             }
         }
     }
+}
+
+/// The whole second with which what expires at an instant no longer counts (C6.3).
+fn second_of(expires: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(expires.next_whole_second().saturating_mul(SECOND_NS))
 }

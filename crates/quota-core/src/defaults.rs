@@ -96,7 +96,8 @@ impl Defaults {
             .find_map(|entry| entry.quotas.find(resource, id).filter(in_force))
     }
 
-    pub(crate) fn set(&mut self, pattern: SubjectPattern, quotas: QuotaList) {
+    /// Sets the quotas of a pattern; without any the pattern goes.
+    pub fn set(&mut self, pattern: SubjectPattern, quotas: QuotaList) {
         let entry = (!quotas.is_empty()).then(|| {
             Arc::new(PatternQuotas {
                 pattern: pattern.clone(),

@@ -104,6 +104,8 @@ pub struct Charged {
     pub facts: Vec<Finding>,
     /// SHADOW limits that would have refused.
     pub shadows: Vec<Finding>,
+    /// Where time ended it, from when on it did not count any more: bookkeeping comes later.
+    pub over: Option<Timestamp>,
 }
 
 impl Charged {
@@ -120,6 +122,7 @@ impl Charged {
             cause,
             facts: Vec::new(),
             shadows: Vec::new(),
+            over: None,
         }
     }
 

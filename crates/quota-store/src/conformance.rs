@@ -3,6 +3,8 @@
 
 mod reader;
 
+use std::ops::ControlFlow;
+
 use crate::journal::{AppendError, Journal};
 use crate::rows::{RowChange, Rows};
 
@@ -107,6 +109,21 @@ pub fn rows<R: Rows>(new: impl FnOnce() -> R, reopen: impl Fn(R) -> R) {
     assert_eq!(rows.applied(), 2);
     assert_eq!(keys(&rows, ""), ["sa", "sa/b", "sa/c", "t"]);
     assert_eq!(keys(&rows, "sa/"), ["sa/b", "sa/c"]);
+    let from = |prefix: &str, from: &str, most: usize| -> Vec<String> {
+        let mut keys = Vec::new();
+        rows.scan_from(prefix.as_bytes(), from.as_bytes(), &mut |row| {
+            keys.push(String::from_utf8_lossy(&row.key).into_owned());
+            Ok(match keys.len() < most {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            })
+        })
+        .expect("healthy rows can be scanned");
+        keys
+    };
+    assert_eq!(from("sa", "sa/bb", 9), ["sa/c"]);
+    assert_eq!(from("sa", "", 2), ["sa", "sa/b"]);
+    assert!(from("sa", "sb", 9).is_empty());
     assert_eq!(value(&rows, "sa/b"), Some((2, large.clone())));
     assert_eq!(value(&rows, "sa/c"), Some((2, Vec::new())));
 

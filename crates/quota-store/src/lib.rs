@@ -20,6 +20,7 @@ pub mod batch;
 pub mod conformance;
 pub mod data_dir;
 pub mod disk;
+pub mod footprint;
 pub mod format;
 pub mod journal;
 pub mod recovery;

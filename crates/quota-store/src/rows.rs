@@ -4,6 +4,8 @@
 mod memory;
 mod sled_rows;
 
+use std::ops::ControlFlow;
+
 pub use memory::MemoryRows;
 pub use sled_rows::SledRows;
 
@@ -50,6 +52,19 @@ pub trait Rows: Send + Sync {
         &self,
         prefix: &[u8],
         each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
+    ) -> Result<(), RowsError> {
+        self.scan_from(prefix, prefix, &mut |row| {
+            each(row)?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// The same from the key `from` on, as long as `each` goes on.
+    fn scan_from(
+        &self,
+        prefix: &[u8],
+        from: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, RowsError>,
     ) -> Result<(), RowsError>;
 
     /// Removes every row and forgets the applied position.

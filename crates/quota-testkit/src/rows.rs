@@ -1,5 +1,7 @@
 //! Rows that fail half-way and get lost, as a database may that is not the truth.
 
+use std::ops::ControlFlow;
+
 use fastrand::Rng;
 use parking_lot::Mutex;
 use quota_store::Rows;
@@ -48,12 +50,13 @@ impl Rows for TestRows {
         self.rows.get(key)
     }
 
-    fn scan(
+    fn scan_from(
         &self,
         prefix: &[u8],
-        each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
+        from: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, RowsError>,
     ) -> Result<(), RowsError> {
-        self.rows.scan(prefix, each)
+        self.rows.scan_from(prefix, from, each)
     }
 
     fn clear(&self) -> Result<(), RowsError> {

@@ -140,6 +140,9 @@ struct ChargedBody {
     allocation: Option<AllocationNameBody>,
     #[prost(message, optional, tag = "9")]
     hold: Option<HoldNameBody>,
+    /// Nanoseconds since the Unix epoch; absent where time did not end it.
+    #[prost(int64, optional, tag = "10")]
+    over: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -302,6 +305,7 @@ fn body_of_charged(charged: &Charged) -> ChargedBody {
             end: hold.ended.map_or(0, |(end, _)| number_of_end(end)),
             labels: hold.labels.clone(),
         }),
+        over: charged.over.map(Timestamp::nanos),
     }
 }
 

@@ -52,6 +52,11 @@ pub(crate) fn key_bytes(key: &RecordKey) -> Vec<u8> {
     bytes
 }
 
+/// Whether it is the key of an allocation, a hold or a floor: what is there, not what it adds up to.
+pub(crate) fn is_of_a_row(key: &[u8]) -> bool {
+    matches!(key.first(), Some(&ALLOCATION | &HOLD | &FLOOR))
+}
+
 pub(crate) fn key_of_bytes(bytes: &[u8]) -> Result<RecordKey, FormatError> {
     let Some((kind, name)) = bytes.split_first() else {
         return Err(FormatError::damaged("an empty key"));

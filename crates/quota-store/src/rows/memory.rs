@@ -1,6 +1,7 @@
 //! Rows in memory, which know what a crash would leave of them.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use parking_lot::Mutex;
 
@@ -49,21 +50,28 @@ impl Rows for MemoryRows {
         }))
     }
 
-    fn scan(
+    fn scan_from(
         &self,
         prefix: &[u8],
-        each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
+        from: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, RowsError>,
     ) -> Result<(), RowsError> {
-        let rows = self.state.lock().rows.clone();
-        for (key, (sequence, value)) in rows.range(prefix.to_vec()..) {
-            if !key.starts_with(prefix) {
-                break;
-            }
-            each(Row {
+        let rows: Vec<Row> = self
+            .state
+            .lock()
+            .rows
+            .range(from.max(prefix).to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, (sequence, value))| Row {
                 key: key.clone(),
                 value: value.clone(),
                 sequence: *sequence,
-            })?;
+            })
+            .collect();
+        for row in rows {
+            if each(row)?.is_break() {
+                break;
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -188,21 +189,30 @@ impl Rows for SledRows {
         })
     }
 
-    fn scan(
+    fn scan_from(
         &self,
         prefix: &[u8],
-        each: &mut dyn FnMut(Row) -> Result<(), RowsError>,
+        from: &[u8],
+        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, RowsError>,
     ) -> Result<(), RowsError> {
         // Whoever looks may stop for a reason of its own; that is no failure of the rows.
         let mut stopped = None;
         self.with(|db| {
             let mut show = |whole: Assembly| -> Result<bool, RowsError> {
-                stopped = each(whole.finish()?).err();
-                Ok(stopped.is_none())
+                match each(whole.finish()?) {
+                    Ok(flow) => Ok(flow.is_continue()),
+                    Err(why) => {
+                        stopped = Some(why);
+                        Ok(false)
+                    }
+                }
             };
             let mut open: Option<Assembly> = None;
-            for entry in db.scan_prefix(prefix) {
+            for entry in db.range(from.max(prefix)..) {
                 let (key, value) = entry?;
+                if !key.starts_with(prefix) {
+                    break;
+                }
                 if *key == *APPLIED_KEY {
                     continue;
                 }

@@ -14,6 +14,7 @@ use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::server::{self, Limits};
 use quota_server::telemetry::Telemetry;
+use quota_store::rows::MemoryRows;
 use quota_testkit::script::{self, Call, Script, World};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -21,7 +22,7 @@ use v1::batch_item::Item;
 use v1::linked_item::Item as LinkedKind;
 
 use crate::process;
-use crate::worlds::{TestStore, runtime};
+use crate::worlds::{TestStore, history_of, runtime};
 use words::*;
 
 /// A server in this process.
@@ -46,6 +47,7 @@ impl InProcess {
     pub fn serve_watched(engine: Engine, telemetry: impl FnOnce(&Engine) -> Telemetry) -> Self {
         let engine = Arc::new(engine);
         let served = engine.clone();
+        let history = history_of(&engine, Arc::new(MemoryRows::default()));
         let runtime = runtime();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (endpoint, server) = runtime.block_on(async {
@@ -66,7 +68,7 @@ impl InProcess {
                 let stop = async {
                     let _ = stopped.await;
                 };
-                let served = server::serve(served, listener, limits, telemetry, stop);
+                let served = server::serve(served, history, listener, limits, telemetry, stop);
                 served.await.unwrap();
             });
             (endpoint, server)

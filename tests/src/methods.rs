@@ -14,12 +14,13 @@ use quota_server::config::Config;
 use quota_server::engine::Engine;
 use quota_server::feed::Feed;
 use quota_server::telemetry::logs::LogFilter;
+use quota_store::rows::MemoryRows;
 use tokio::runtime::Runtime;
 use tokio_stream::StreamExt as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-use crate::worlds::{TestStore, runtime};
+use crate::worlds::{TestStore, history_of, runtime};
 
 /// The services on an engine.
 pub struct Methods {
@@ -100,6 +101,7 @@ methods! {
         BatchUpdateQuotas batch_update_quotas BatchUpdateQuotasRequest;
         ExplainQuota explain_quota ExplainQuotaRequest;
         GetUsage get_usage GetUsageRequest;
+        GetUsageHistory get_usage_history GetUsageHistoryRequest;
         ListUsage list_usage ListUsageRequest;
         ResetUsage reset_usage ResetUsageRequest;
         CorrectUsage correct_usage CorrectUsageRequest;
@@ -119,8 +121,9 @@ impl Methods {
     pub fn new(store: &TestStore) -> Self {
         let engine: Arc<Engine> = Arc::new(store.start());
         let feed = Arc::new(Feed::new(engine.journal().clone()));
+        let history = history_of(&engine, Arc::new(MemoryRows::default()));
         Self {
-            admin: Admin::new(engine.clone(), feed.clone(), LogFilter::default()),
+            admin: Admin::new(engine.clone(), feed.clone(), history, LogFilter::default()),
             watch: Watch::new(feed, Config::default().limits().watch, engine.metrics()),
             check: Check::new(engine.clone()),
             consume: Consume::new(engine.clone()),

@@ -11,6 +11,7 @@ use quota_core::time::Timestamp;
 use quota_server::clock::{Clock, ManualClock};
 use quota_server::config::Config;
 use quota_server::engine::{Engine, EngineOptions, Fault, Parts};
+use quota_server::history::History;
 use quota_store::Rows;
 use quota_store::applier::{Applier, ApplierOptions};
 use quota_store::journal::{Pins, SegmentJournal, SegmentOptions};
@@ -40,6 +41,8 @@ pub struct TestStore {
     pub audit_retention: Duration,
     /// Who still has to read what of the journal.
     pub pins: Pins,
+    /// Bytes of journal between two bases; without any base the journal keeps everything.
+    pub base_bytes: u64,
 }
 
 pub(crate) const STORE_ID: [u8; 16] = [7; 16];
@@ -56,6 +59,7 @@ impl TestStore {
             journal_bytes_max: u64::MAX,
             audit_retention: Duration::ZERO,
             pins: Pins::default(),
+            base_bytes: 1 << 14,
         }
     }
 
@@ -82,7 +86,7 @@ impl TestStore {
         let rows: Arc<dyn Rows> = self.rows.clone();
         let options = ApplierOptions {
             interval: Duration::from_millis(1),
-            base_bytes: 1 << 14,
+            base_bytes: self.base_bytes,
             store_id: STORE_ID,
             ..ApplierOptions::default()
         };
@@ -158,6 +162,12 @@ pub fn command(id: &str, action: Action) -> Command {
         action,
         validate_only: false,
     }
+}
+
+/// The history of an engine, in rows of its own.
+pub fn history_of(engine: &Arc<Engine>, rows: Arc<dyn Rows>) -> Arc<History> {
+    let keep = Config::default().history();
+    Arc::new(History::start(engine.clone(), rows, keep).unwrap())
 }
 
 /// A runtime for a test that asks an engine.

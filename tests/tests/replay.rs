@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use quota_testkit::workload::{Job, Totals, audit, openb, swf};
+use quota_tests::logs::real;
 use quota_tests::process::{Server, binary, quotactl, quotactl_json, root};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -177,23 +178,6 @@ fn an_unreachable_server_is_exit_4_within_five_seconds() {
     let took = began.elapsed();
     assert_eq!(lost.status.code(), Some(4));
     assert!(took < Duration::from_secs(5), "took {took:?}");
-}
-
-/// A real log that is not part of the project, where it is at hand.
-fn real(name: &str) -> Option<(PathBuf, String)> {
-    let directory = std::env::var_os("QUOTA_TEST_LOGS").map(PathBuf::from);
-    let path = directory
-        .unwrap_or_else(|| root().join("../shared/data"))
-        .join(name);
-    let Ok(packed) = std::fs::read(&path) else {
-        println!("skipped: {name} is not here; QUOTA_TEST_LOGS names a directory with it");
-        return None;
-    };
-    let mut text = String::new();
-    flate2::read::MultiGzDecoder::new(&packed[..])
-        .read_to_string(&mut text)
-        .unwrap();
-    Some((path, text))
 }
 
 #[test]

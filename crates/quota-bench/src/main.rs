@@ -182,9 +182,11 @@ fn start_authority(runtime: &Runtime, config: &Config) -> Result<SocketAddr, Fai
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
     let address = listener.local_addr()?;
     let directory = opened.directory;
+    let history = store::start_history(config, &directory, &engine)?;
     runtime.spawn(async move {
         let served = server::serve(
             engine,
+            history,
             listener,
             limits,
             Telemetry::default(),

@@ -176,6 +176,8 @@ calls! {
     AdminServiceClient.correct_usage(CorrectUsageRequest) -> CorrectUsageResponse, mutation;
     /// Reads the accounts of a subject.
     AdminServiceClient.get_usage(GetUsageRequest) -> GetUsageResponse, read;
+    /// Reads how an account went, in steps of time.
+    AdminServiceClient.get_usage_history(GetUsageHistoryRequest) -> GetUsageHistoryResponse, read;
     /// Lists accounts.
     AdminServiceClient.list_usage(ListUsageRequest) -> ListUsageResponse, read;
     /// Reads an allocation.

@@ -13,12 +13,16 @@ use quota_core::quota::Target;
 use crate::api::WatchLimits;
 use crate::clock::ClockOptions;
 use crate::engine::EngineOptions;
+use crate::history::series::Keep;
 use crate::server::Limits;
 use crate::telemetry::logs;
 use crate::telemetry::subjects::Selection;
 
 /// Most names and patterns of subjects with metrics of their own: each is compared with every new subject.
 const SELECTION_MAX: usize = 100;
+
+/// Shortest time that a step of the history is kept.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A value that can be read from and shown as text.
 trait Setting: Sized {
@@ -125,6 +129,12 @@ settings! {
     watchers_max: usize = 256;
     /// A watcher that takes nothing for longer is cut off.
     watch_stall_max: Duration = Duration::from_secs(30);
+    /// How long the history of usage is kept in steps of five minutes.
+    history_5min_keep: Duration = Duration::from_secs(30 * 24 * 3600);
+    /// How long the history of usage is kept in steps of an hour.
+    history_hour_keep: Duration = Duration::from_secs(365 * 24 * 3600);
+    /// How long the history of usage is kept in steps of a day (UTC).
+    history_day_keep: Duration = Duration::from_secs(5 * 365 * 24 * 3600);
     /// How long a shutdown waits for calls under way.
     drain_timeout: Duration = Duration::from_secs(10);
     /// Where spans are sent in OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: nowhere, and there are none.
@@ -268,6 +278,23 @@ impl Config {
                 1,
             );
         }
+        // The peak of the last day is read from them.
+        let steps = [
+            ("history_5min_keep", self.history_5min_keep),
+            ("history_hour_keep", self.history_hour_keep),
+            ("history_day_keep", self.history_day_keep),
+        ];
+        for (name, value) in steps {
+            if value < DAY {
+                let value = humantime::format_duration(value);
+                wrong.push(format!("{name}: is {value}; at least 1day"));
+            }
+        }
+        let mut at_least = |name: &str, value: u64, least: u64| {
+            if value < least {
+                wrong.push(format!("{name}: is {value}; at least {least}"));
+            }
+        };
         at_least("queue_max", self.queue_max as u64, 1);
         at_least("group_max", self.group_max as u64, 1);
         at_least("apply_lag_max", self.apply_lag_max as u64, 1 << 20);
@@ -349,6 +376,15 @@ impl Config {
                 watchers_max: self.watchers_max,
                 stall_max: self.watch_stall_max,
             },
+        }
+    }
+
+    /// How long the history is kept.
+    pub fn history(&self) -> Keep {
+        Keep {
+            five_minutes: self.history_5min_keep,
+            hours: self.history_hour_keep,
+            days: self.history_day_keep,
         }
     }
 

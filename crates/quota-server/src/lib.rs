@@ -9,6 +9,7 @@ pub mod config;
 pub mod connections;
 pub mod engine;
 pub mod feed;
+pub mod history;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -187,6 +187,10 @@ async fn run(config: Config, log_filter: LogFilter) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    let history = match store::start_history(&config, &directory, &engine) {
+        Ok(history) => history,
+        Err(error) => return refuse_store(&error),
+    };
     announce(&config, &listener, scrapes.as_ref());
     if let Some(scrapes) = scrapes {
         engine.views().show(config.metrics_subjects.clone());
@@ -206,7 +210,8 @@ async fn run(config: Config, log_filter: LogFilter) -> ExitCode {
         log_filter,
         traces: traces.clone(),
     };
-    let served = server::serve(engine, listener, limits, telemetry, stop).await;
+    let served = server::serve(engine, history.clone(), listener, limits, telemetry, stop).await;
+    history.finish();
     drop(directory);
     if let Some(traces) = traces {
         let _ = tokio::task::spawn_blocking(move || traces.stop()).await;

@@ -23,6 +23,7 @@ use crate::api::{Admin, Check, Consume, Reserve, Watch, WatchLimits};
 use crate::connections::Connections;
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::history::History;
 use crate::telemetry::Telemetry;
 use crate::telemetry::calls::Calls;
 
@@ -59,6 +60,7 @@ pub struct Limits {
 /// Serves until `stop`, then answers what is under way, and drains the engine.
 pub async fn serve(
     engine: Arc<Engine>,
+    history: Arc<History>,
     listener: TcpListener,
     limits: Limits,
     telemetry: Telemetry,
@@ -68,7 +70,7 @@ pub async fn serve(
     let stopping = Arc::new(tokio::sync::Notify::new());
     let follower = tokio::spawn(follow_health(reporter, engine.clone()));
     let feed = Arc::new(Feed::new(engine.journal().clone()));
-    let admin = Admin::new(engine.clone(), feed.clone(), telemetry.log_filter);
+    let admin = Admin::new(engine.clone(), feed.clone(), history, telemetry.log_filter);
     let admin = AdminServiceServer::new(admin);
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));

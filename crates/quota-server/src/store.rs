@@ -15,7 +15,8 @@ use tracing::warn;
 
 use crate::clock::{Clock, ClockError, SystemClock, ThisMachine};
 use crate::config::Config;
-use crate::engine::Parts;
+use crate::engine::{Engine, Parts};
+use crate::history::{self, History};
 
 /// A store that is ready for an engine.
 pub struct Opened {
@@ -106,6 +107,17 @@ fn recover_in(config: &Config, directory: DataDir, whole: bool) -> Result<Opened
         report,
         directory,
     })
+}
+
+/// Starts the history of an engine in a data directory.
+pub fn start_history(
+    config: &Config,
+    directory: &DataDir,
+    engine: &Arc<Engine>,
+) -> Result<Arc<History>, OpenError> {
+    let rows = history::open_rows(&directory.history())?;
+    let history = History::start(engine.clone(), rows, config.history())?;
+    Ok(Arc::new(history))
 }
 
 /// About how many bytes of the journal came after the newest base.

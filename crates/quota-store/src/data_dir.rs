@@ -153,6 +153,11 @@ impl DataDir {
         self.path.join(ROWS)
     }
 
+    /// Where the history of usage is.
+    pub fn history(&self) -> PathBuf {
+        self.path.join("history")
+    }
+
     /// Where the bases are.
     pub fn bases(&self) -> PathBuf {
         self.path.join(BASES)

@@ -1335,6 +1335,76 @@ pub struct ResourceUsage {
     /// without a limit where there is none.
     #[prost(message, repeated, tag = "5")]
     pub effective_limits: ::prost::alloc::vec::Vec<EffectiveLimit>,
+    /// Most in use at any instant of the last 24 hours, to five minutes, in base units. Only in the answer of GetUsage.
+    /// Absent in lists, of a RATE, and where there is no history.
+    #[prost(int64, optional, tag = "6")]
+    pub used_peak_day: ::core::option::Option<i64>,
+    /// What was in use over time, since `unit_hours_since_time`. Only in the answer of GetUsage. Absent in lists, of a
+    /// COUNTER and a RATE, and where there is no history.
+    #[prost(message, optional, tag = "7")]
+    pub unit_hours: ::core::option::Option<UnitHours>,
+    /// When the history of this account begins. Absent where `unit_hours` is.
+    #[prost(message, optional, tag = "8")]
+    pub unit_hours_since_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An amount over time, exact: four base units for half an hour are two unit-hours.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitHours {
+    /// Whole base units × hours.
+    #[prost(int64, tag = "1")]
+    pub hours: i64,
+    /// What is left, in base units × nanoseconds: 0 up to one unit-hour, which has 3,600,000,000,000.
+    #[prost(int64, tag = "2")]
+    pub nanos: i64,
+}
+/// How an account went in one step of time. Amounts in base units of the resource.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsagePoint {
+    /// When it begins.
+    #[prost(message, optional, tag = "1")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it ends (exclusive); of the step that is under way, now.
+    #[prost(message, optional, tag = "2")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Least in use at any instant of it; of a COUNTER least that was ever counted by then. Zero of a RATE.
+    #[prost(int64, tag = "3")]
+    pub used_min: i64,
+    /// Most in use at any instant of it.
+    #[prost(int64, tag = "4")]
+    pub used_max: i64,
+    /// In use on average over the time from start to end, rounded down. Zero of a COUNTER and a RATE.
+    #[prost(int64, tag = "5")]
+    pub used_mean: i64,
+    /// In use at its end; of a COUNTER everything ever counted by then.
+    #[prost(int64, tag = "6")]
+    pub used_last: i64,
+    /// Most held at any instant of it.
+    #[prost(int64, tag = "7")]
+    pub held_max: i64,
+    /// Held at its end.
+    #[prost(int64, tag = "8")]
+    pub held_last: i64,
+    /// The least limit of the subject itself that refuses, as it was when the account or its own quotas last changed in
+    /// this step or before. Absent where there was none, and of a COUNTER and a RATE: theirs belong to their periods and
+    /// intervals.
+    #[prost(message, optional, tag = "9")]
+    pub limit: ::core::option::Option<Limit>,
+    /// What was in use over time. Absent of a COUNTER and a RATE.
+    #[prost(message, optional, tag = "10")]
+    pub unit_hours: ::core::option::Option<UnitHours>,
+    /// What was held over time. Absent of a COUNTER and a RATE.
+    #[prost(message, optional, tag = "11")]
+    pub held_unit_hours: ::core::option::Option<UnitHours>,
+    /// COUNTER: what was counted in it, less what was corrected. RATE: what was granted in it. Zero elsewhere.
+    #[prost(int64, tag = "12")]
+    pub counted: i64,
+    /// Charges in it that made what is in use or held grow: a commit of what was held is none.
+    #[prost(int64, tag = "13")]
+    pub granted_count: i64,
+    /// Requests that were refused in it, by a limit of this subject or of this subject by another's limit. They are
+    /// counted in the second in which they happened, or the next.
+    #[prost(int64, tag = "14")]
+    pub refused_count: i64,
 }
 /// The accounts of one subject.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1345,6 +1415,43 @@ pub struct SubjectUsage {
     /// One entry per resource that was ever charged or has a quota in force here; sorted by resource.
     #[prost(message, repeated, tag = "2")]
     pub resources: ::prost::alloc::vec::Vec<ResourceUsage>,
+}
+/// How long the steps of a history are. Days are in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HistoryStep {
+    /// Not valid.
+    Unspecified = 0,
+    /// Five minutes; kept for 30 days unless configured otherwise (`history_5min_keep`).
+    FiveMinutes = 1,
+    /// An hour; kept for a year (`history_hour_keep`).
+    Hour = 2,
+    /// A day; kept for five years (`history_day_keep`).
+    Day = 3,
+}
+impl HistoryStep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HISTORY_STEP_UNSPECIFIED",
+            Self::FiveMinutes => "HISTORY_STEP_FIVE_MINUTES",
+            Self::Hour => "HISTORY_STEP_HOUR",
+            Self::Day => "HISTORY_STEP_DAY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HISTORY_STEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "HISTORY_STEP_FIVE_MINUTES" => Some(Self::FiveMinutes),
+            "HISTORY_STEP_HOUR" => Some(Self::Hour),
+            "HISTORY_STEP_DAY" => Some(Self::Day),
+            _ => None,
+        }
+    }
 }
 /// Asks for a new subject.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1764,6 +1871,54 @@ pub struct GetUsageResponse {
     /// When it was read, by the server's clock.
     #[prost(message, optional, tag = "2")]
     pub read_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Request of GetUsageHistory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUsageHistoryRequest {
+    /// Name of the subject. Required. What is kept of a deleted one can still be read.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Key of the resource. Required.
+    #[prost(string, tag = "2")]
+    pub resource: ::prost::alloc::string::String,
+    /// How long the steps are. Required.
+    #[prost(enumeration = "HistoryStep", tag = "3")]
+    pub step: i32,
+    /// The first step contains this instant. Required.
+    #[prost(message, optional, tag = "4")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last step begins before this instant. Absent: up to now.
+    #[prost(message, optional, tag = "5")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Most steps to answer, 1 to 5,000; 0 for 1,000.
+    #[prost(int32, tag = "6")]
+    pub page_size: i32,
+    /// The `next_page_token` of the page before. Empty for the first.
+    #[prost(string, tag = "7")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// Response of GetUsageHistory.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetUsageHistoryResponse {
+    /// The steps, one after the other, those included in which nothing happened. None before the account was first
+    /// charged or bounded, none that are not kept any more, none that have not begun.
+    #[prost(message, repeated, tag = "1")]
+    pub points: ::prost::alloc::vec::Vec<UsagePoint>,
+    /// For the next page. Empty where there is none.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// Kind of the resource: it says which fields of the steps mean anything.
+    #[prost(enumeration = "ResourceKind", tag = "3")]
+    pub kind: i32,
+    /// When the oldest step begins that is known of this account. Absent where nothing is known.
+    #[prost(message, optional, tag = "4")]
+    pub oldest_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When this was read: the end of the last step there can be.
+    #[prost(message, optional, tag = "5")]
+    pub read_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether all that was durable when it was asked is in it. A server that was just started reads on for a while.
+    #[prost(bool, tag = "6")]
+    pub complete: bool,
 }
 /// Selects accounts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2747,6 +2902,31 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("quota.v1.AdminService", "GetUsage"));
             self.inner.unary(req, path, codec).await
         }
+        /// How an account went, in steps of five minutes, an hour or a day. It follows what is durable within a second.
+        pub async fn get_usage_history(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUsageHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUsageHistoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/quota.v1.AdminService/GetUsageHistory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("quota.v1.AdminService", "GetUsageHistory"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lists accounts subject by subject, in the order of their names.
         pub async fn list_usage(
             &mut self,
@@ -3180,6 +3360,14 @@ pub mod admin_service_server {
             request: tonic::Request<super::GetUsageRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetUsageResponse>,
+            tonic::Status,
+        >;
+        /// How an account went, in steps of five minutes, an hour or a day. It follows what is durable within a second.
+        async fn get_usage_history(
+            &self,
+            request: tonic::Request<super::GetUsageHistoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUsageHistoryResponse>,
             tonic::Status,
         >;
         /// Lists accounts subject by subject, in the order of their names.
@@ -4160,6 +4348,52 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/quota.v1.AdminService/GetUsageHistory" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetUsageHistorySvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetUsageHistoryRequest>
+                    for GetUsageHistorySvc<T> {
+                        type Response = super::GetUsageHistoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetUsageHistoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_usage_history(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetUsageHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/quota.v1.AdminService/ListUsage" => {
                     #[allow(non_camel_case_types)]
                     struct ListUsageSvc<T: AdminService>(pub Arc<T>);
@@ -4784,6 +5018,8 @@ pub enum ErrorReason {
     EventsTrimmed = 26,
     /// INTERNAL: the journal cannot be read there; it was logged.
     JournalDamaged = 27,
+    /// UNAVAILABLE: the history of usage cannot be read now; it was logged. Nothing else depends on it.
+    HistoryUnavailable = 31,
 }
 impl ErrorReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -4820,6 +5056,7 @@ impl ErrorReason {
             Self::WatcherTooSlow => "ERROR_REASON_WATCHER_TOO_SLOW",
             Self::EventsTrimmed => "ERROR_REASON_EVENTS_TRIMMED",
             Self::JournalDamaged => "ERROR_REASON_JOURNAL_DAMAGED",
+            Self::HistoryUnavailable => "ERROR_REASON_HISTORY_UNAVAILABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -4853,6 +5090,7 @@ impl ErrorReason {
             "ERROR_REASON_WATCHER_TOO_SLOW" => Some(Self::WatcherTooSlow),
             "ERROR_REASON_EVENTS_TRIMMED" => Some(Self::EventsTrimmed),
             "ERROR_REASON_JOURNAL_DAMAGED" => Some(Self::JournalDamaged),
+            "ERROR_REASON_HISTORY_UNAVAILABLE" => Some(Self::HistoryUnavailable),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod corrections;
+mod history;
 mod quotas;
 mod resources;
 mod server;
@@ -18,23 +19,31 @@ use tonic::{Request, Response, Status};
 
 use crate::engine::Engine;
 use crate::feed::Feed;
+use crate::history::History;
 use crate::telemetry::logs::LogFilter;
 
 /// The service.
 pub struct Admin {
     engine: Arc<Engine>,
     feed: Arc<Feed>,
+    history: Arc<History>,
     /// Reads of long stretches of the journal: one at a time, so that they leave room for everybody else.
     scans: Arc<Semaphore>,
     log_filter: LogFilter,
 }
 
 impl Admin {
-    /// The service on an engine, its journal, and the log of the process.
-    pub fn new(engine: Arc<Engine>, feed: Arc<Feed>, log_filter: LogFilter) -> Self {
+    /// The service on an engine, its journal, its history, and the log of the process.
+    pub fn new(
+        engine: Arc<Engine>,
+        feed: Arc<Feed>,
+        history: Arc<History>,
+        log_filter: LogFilter,
+    ) -> Self {
         Self {
             engine,
             feed,
+            history,
             scans: Arc::new(Semaphore::new(1)),
             log_filter,
         }
@@ -85,6 +94,7 @@ forward! {
     reset_usage(ResetUsageRequest) -> ResetUsageResponse;
     correct_usage(CorrectUsageRequest) -> CorrectUsageResponse;
     get_usage(GetUsageRequest) -> GetUsageResponse;
+    get_usage_history(GetUsageHistoryRequest) -> GetUsageHistoryResponse;
     list_usage(ListUsageRequest) -> ListUsageResponse;
     get_allocation(GetAllocationRequest) -> GetAllocationResponse;
     list_allocations(ListAllocationsRequest) -> ListAllocationsResponse;

@@ -16,15 +16,18 @@ const TOKEN_BYTES_MAX: usize = 2 * (6 * NAME_BYTES_MAX + 128);
 
 /// The size of a page.
 pub(super) fn size(reader: &mut Reader, asked: i32) -> usize {
+    size_of(reader, asked, SIZE_DEFAULT, SIZE_MAX)
+}
+
+/// The size of a page with bounds of its own.
+pub(super) fn size_of(reader: &mut Reader, asked: i32, default: usize, most: usize) -> usize {
     match usize::try_from(asked) {
-        Ok(0) => SIZE_DEFAULT,
-        Ok(size) if size <= SIZE_MAX => size,
+        Ok(0) => default,
+        Ok(size) if size <= most => size,
         _ => {
-            reader.wrong(
-                "page_size",
-                format!("is {asked}; 1 to {SIZE_MAX}, or 0 for {SIZE_DEFAULT}"),
-            );
-            SIZE_DEFAULT
+            let text = format!("is {asked}; 1 to {most}, or 0 for {default}");
+            reader.wrong("page_size", text);
+            default
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quota_core::rejection::{Rejection, Violation};
 use quota_proto::v1::{self, ErrorReason};
 use quota_store::journal::JournalError;
+use quota_store::rows::RowsError;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -164,6 +165,16 @@ pub(super) fn of_feed(error: &FeedError) -> Status {
             build(Code::Internal, R::JournalDamaged, text, false, |_| {})
         }
     }
+}
+
+/// The history cannot be read now.
+pub(super) fn of_history(error: &RowsError) -> Status {
+    tracing::warn!(%error, "the history cannot be read");
+    let text = "the history cannot be read now; it was logged".to_owned();
+    let code = Code::Unavailable;
+    build(code, ErrorReason::HistoryUnavailable, text, false, |d| {
+        d.set_retry_info(Some(RETRY));
+    })
 }
 
 /// One watcher too many.

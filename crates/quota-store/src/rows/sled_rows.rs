@@ -36,6 +36,7 @@ pub struct SledRows {
     /// Absent after a failure, until the next write opens it again.
     db: RwLock<Option<sled::Db>>,
     directory: PathBuf,
+    cache_bytes: u64,
     applied: AtomicU64,
 }
 
@@ -43,10 +44,16 @@ impl SledRows {
     /// Opens the rows at `directory`, made where it is missing. Fails where they cannot be used; the
     /// caller then removes the directory and rebuilds.
     pub fn open(directory: &Path) -> Result<Self, RowsError> {
+        Self::open_with(directory, CACHE_BYTES)
+    }
+
+    /// The same with so many bytes of memory for what was read and written last.
+    pub fn open_with(directory: &Path, cache_bytes: u64) -> Result<Self, RowsError> {
         contained(|| {
-            let (db, applied) = open_db(directory)?;
+            let (db, applied) = open_db(directory, cache_bytes)?;
             Ok(Self {
                 db: RwLock::new(Some(db)),
+                cache_bytes,
                 directory: directory.to_owned(),
                 applied: AtomicU64::new(applied),
             })
@@ -57,7 +64,7 @@ impl SledRows {
     fn reopen(&self) -> Result<(), RowsError> {
         let mut place = self.db.write();
         if place.is_none() {
-            let (db, _) = open_db(&self.directory)?;
+            let (db, _) = open_db(&self.directory, self.cache_bytes)?;
             *place = Some(db);
         }
         Ok(())
@@ -97,7 +104,7 @@ fn open_unlocked(config: &sled::Config) -> Result<sled::Db, RowsError> {
 }
 
 /// Opens the database of a directory; answers it and the applied position.
-fn open_db(directory: &Path) -> Result<(sled::Db, u64), RowsError> {
+fn open_db(directory: &Path, cache_bytes: u64) -> Result<(sled::Db, u64), RowsError> {
     let data = directory.join("sled");
     fs::create_dir_all(&data)?;
     for entry in fs::read_dir(&data)? {
@@ -111,7 +118,7 @@ fn open_db(directory: &Path) -> Result<(sled::Db, u64), RowsError> {
     }
     let config = sled::Config::default()
         .path(&data)
-        .cache_capacity(CACHE_BYTES)
+        .cache_capacity(cache_bytes)
         .flush_every_ms(None);
     let db = open_unlocked(&config)?;
     let written = match db.get(APPLIED_KEY)? {

@@ -30,7 +30,7 @@ impl Admin {
         let now = self.engine.clock().now();
         let usage = to_proto::usage(subject.as_str(), &snapshot.scene(now), only.as_ref());
         Ok(v1::GetUsageResponse {
-            usage: Some(usage),
+            usage: Some(self.add_history(usage, now).await),
             read_time: Some(to_proto::timestamp(now)),
         })
     }

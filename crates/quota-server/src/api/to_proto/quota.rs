@@ -112,6 +112,10 @@ pub(in crate::api) fn usage(
             held: taken.held,
             quotas: own.gauges(key).iter().map(applied).collect(),
             effective_limits: effective_limits(key, &path.effective_limits(key)),
+            // What the history knows is added where one subject is asked for.
+            used_peak_day: None,
+            unit_hours: None,
+            unit_hours_since_time: None,
         })
     };
     v1::SubjectUsage {

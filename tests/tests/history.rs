@@ -9,18 +9,20 @@ use quota_core::Bounds;
 use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_server::clock::Clock;
+use quota_server::config::Config;
 use quota_server::engine::Engine;
-use quota_server::history::History;
 use quota_server::history::rollup::Step;
-use quota_server::history::series::{Point, Query, Series};
+use quota_server::history::series::{Keep, Point, Query, Series};
+use quota_server::history::{self, History};
 use quota_store::Rows;
 use quota_store::rows::{MemoryRows, RowChange};
 use quota_testkit::bare;
 use quota_testkit::script::Call;
 use quota_testkit::workload::swf;
 use quota_tests::logs::real;
-use quota_tests::worlds::{TestStore, history_of, runtime};
+use quota_tests::worlds::{TestStore, runtime};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 const HOUR: i64 = 3600 * SECOND_NS;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Life {
     store: TestStore,
     rows: Arc<dyn Rows>,
+    keep: Keep,
     running: Option<(Arc<History>, Arc<Engine>)>,
     runtime: Runtime,
     made: u64,
@@ -36,12 +39,17 @@ struct Life {
 
 impl Life {
     fn new() -> Self {
+        Self::keeping(Config::default().history())
+    }
+
+    fn keeping(keep: Keep) -> Self {
         let mut life = Self {
             store: TestStore {
                 base_bytes: u64::MAX,
                 ..TestStore::new(Bounds::default())
             },
             rows: Arc::new(MemoryRows::default()),
+            keep,
             running: None,
             runtime: runtime(),
             made: 0,
@@ -52,7 +60,8 @@ impl Life {
 
     fn start(&mut self) {
         let engine = Arc::new(self.store.start());
-        let history = history_of(&engine, self.rows.clone());
+        let history = History::start(engine.clone(), self.rows.clone(), self.keep);
+        let history = Arc::new(history.unwrap());
         self.running = Some((history, engine));
     }
 
@@ -500,6 +509,200 @@ fn who_does_nothing_costs_nothing() {
             .iter()
             .all(|point| point.bucket.used_min == 4)
     );
+}
+
+/// What is older than it is kept goes, in the background; what is kept stays whole.
+#[test]
+fn what_is_too_old_goes() {
+    let day = Duration::from_secs(24 * 3600);
+    let mut life = Life::keeping(Keep {
+        five_minutes: day,
+        hours: 3 * day,
+        days: 10 * day,
+    });
+    let mut most = 0;
+    for step in 0..24 * 60 {
+        let id = format!("vm{step}");
+        let id = [("id", id.as_str())];
+        life.call(&call("consume", "tenants/a", Some(("compute.cpu", 5)), &id));
+        life.advance(HOUR / 2);
+        life.call(&call("release", "tenants/a", None, &id));
+        life.advance(HOUR / 2);
+        if step % 24 == 0 {
+            life.history().catch_up(PATIENCE);
+            most = most.max(row_count(&*life.rows));
+        }
+    }
+    // Of each of two accounts 13 pages of five minutes, 4 of hours and 2 of days at most; what was written since the
+    // last round of sweeping; their own rows and the origin.
+    assert!(most < 2 * (13 + 4 + 2) + 30, "{most} rows");
+    for (step, kept) in [(Step::FiveMinutes, 288), (Step::Hour, 72), (Step::Day, 10)] {
+        let series = life.series("tenants/a", "compute.cpu", step).unwrap();
+        assert_eq!(series.points.len(), kept + 1, "{step:?}");
+        assert_eq!(series.points[0].start, series.oldest);
+        let whole = &series.points[1..kept];
+        let area: i128 = whole.iter().map(|point| point.bucket.area.used).sum();
+        let span = i128::from(step.nanos()) * whole.len() as i128;
+        // Five for half of each hour; the ends of five minutes need not be those of hours.
+        assert!(
+            (2 * area - 5 * span).abs() <= i128::from(5 * HOUR),
+            "{step:?}"
+        );
+    }
+    // A subject that is gone and idle for longer than anything is kept leaves nothing.
+    life.advance(12 * 24 * HOUR);
+    for _ in 0..4 {
+        life.advance(6 * SECOND_NS);
+        life.call(&call("consume", "tenants/b", Some(("compute.gpu", 1)), &[]));
+        life.history().catch_up(PATIENCE);
+        life.history().finish();
+        life.running = None;
+        life.start();
+    }
+    assert!(life.series("tenants/a", "compute.cpu", Step::Day).is_none());
+}
+
+/// A life of a name after another: counts begin anew, nothing is counted twice, and what was stays readable.
+#[test]
+fn a_name_that_lives_again_goes_on_from_nothing() {
+    let mut life = Life::new();
+    let calls = |amount| {
+        call(
+            "consume",
+            "tenants/a/users/u",
+            Some(("api.calls", amount)),
+            &[],
+        )
+    };
+    life.call(&calls(7));
+    life.advance(HOUR);
+    life.call(&call("unsubject", "tenants/a/users/u", None, &[]));
+    life.advance(HOUR);
+    life.call(&calls(4));
+    life.advance(HOUR);
+    life.call(&call(
+        "reset",
+        "tenants/a/users/u",
+        Some(("api.calls", 1)),
+        &[],
+    ));
+    life.call(&calls(2));
+    let last = |series: &Series| series.points.last().unwrap().bucket.last.used;
+    for (subject, last_used) in [("tenants/a/users/u", 2), ("tenants/a", 13)] {
+        let series = life.series(subject, "api.calls", Step::Day).unwrap();
+        let counted: i64 = series.points.iter().map(|point| point.bucket.counted).sum();
+        assert_eq!((counted, last(&series)), (13, last_used), "{subject}");
+    }
+    // What time ended while the server was down did not count until it came back.
+    let job = Some(("tasks.concurrent", 3));
+    let ttl = [("id", "job"), ("ttl", "60s")];
+    let begin = life.now();
+    life.call(&call("consume", "tenants/a/users/u", job, &ttl));
+    life.running = None;
+    life.advance(50 * HOUR);
+    life.start();
+    life.call(&calls(1));
+    let series = life
+        .series("tenants/a", "tasks.concurrent", Step::Day)
+        .unwrap();
+    let area: i128 = series
+        .points
+        .iter()
+        .map(|point| point.bucket.area.used)
+        .sum();
+    let until = (begin + 61 * SECOND_NS - 1).div_euclid(SECOND_NS) * SECOND_NS;
+    assert_eq!(area, 3 * i128::from(until - begin));
+}
+
+/// Limits stand in the steps in which they were in force.
+#[test]
+fn limits_are_those_of_their_time() {
+    let mut life = Life::new();
+    let cpu = |place: &str, limit| call("quota", place, Some(("compute.cpu", limit)), &[]);
+    let charge = |n: &str| {
+        let id = [("id", n)];
+        call(
+            "consume",
+            "tenants/a/users/u",
+            Some(("compute.cpu", 1)),
+            &id,
+        )
+    };
+    life.advance(HOUR - life.now().rem_euclid(HOUR));
+    life.call(&cpu("tenants/*/users/*", 50));
+    life.call(&charge("1"));
+    life.advance(HOUR);
+    life.call(&cpu("tenants/a/users/u", 40));
+    life.advance(2 * HOUR);
+    life.call(&call(
+        "unquota",
+        "tenants/a/users/u",
+        Some(("compute.cpu", 1)),
+        &[],
+    ));
+    life.advance(HOUR);
+    life.call(&cpu("tenants/*/users/*", 60));
+    life.call(&charge("2"));
+    let limits = |life: &Life| -> Vec<Option<i64>> {
+        let series = life
+            .series("tenants/a/users/u", "compute.cpu", Step::Hour)
+            .unwrap();
+        let limits = series.points.iter().map(|point| point.bucket.limit);
+        limits
+            .map(|limit| limit.and_then(|limit| limit.value()))
+            .collect()
+    };
+    let expected = [50, 40, 40, 50, 60].map(Some);
+    assert_eq!(limits(&life), expected);
+    // And are so when it is made anew, long after.
+    life.rows = Arc::new(MemoryRows::default());
+    life.running = None;
+    life.start();
+    assert_eq!(limits(&life), expected);
+}
+
+/// How long a month of hours takes, with a year of other months and other subjects beside it: it is printed.
+#[test]
+fn a_month_of_hours() {
+    let directory = tempfile::tempdir().unwrap();
+    let rows = || history::open_rows(&directory.path().join("history")).unwrap();
+    let mut life = Life::new();
+    life.running = None;
+    life.rows = rows();
+    life.start();
+    for step in 0..3000 {
+        let user = format!("tenants/a/users/u{}", step % 20);
+        life.advance(15 * 60 * SECOND_NS);
+        life.call(&call("consume", &user, Some(("compute.cpu", 1)), &[]));
+    }
+    life.history().catch_up(PATIENCE);
+    life.running.take().unwrap().0.finish();
+    life.rows = Arc::new(MemoryRows::default());
+    life.rows = rows();
+    life.start();
+    life.history().catch_up(PATIENCE);
+    let month = |life: &Life| {
+        let query = Query {
+            subject: SubjectName::parse("tenants/a").unwrap(),
+            resource: ResourceKey::parse("compute.cpu").unwrap(),
+            step: Step::Hour,
+            from: Timestamp::from_nanos(life.now() - 744 * HOUR),
+            to: Timestamp::from_nanos(i64::MAX),
+            most: 1000,
+        };
+        let began = Instant::now();
+        let series = life.history().series(&query, life.store.clock.now());
+        (series.unwrap().unwrap(), began.elapsed())
+    };
+    let (series, cold) = month(&life);
+    let (_, warm) = month(&life);
+    println!("a month of hours: {cold:?} after a start, then {warm:?}");
+    assert_eq!(series.points.len(), 745);
+    let granted: u64 = series.points[..744]
+        .iter()
+        .map(|point| point.bucket.granted)
+        .sum();
+    assert!((2970..=2980).contains(&granted), "{granted}");
 }
 
 /// The NASA Ames iPSC/860 log in its own time: the processor-hours of all days are those of its jobs, exactly.

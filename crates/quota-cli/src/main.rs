@@ -5,7 +5,9 @@
 
 mod admin;
 mod apply;
+mod chart;
 mod events;
+mod history;
 mod hold;
 mod json;
 mod manifest;

@@ -7,14 +7,14 @@ use quota_client::v1::{
     AppliedQuota, Enforcement, GetResourceRequest, GetUsageRequest, ListUsageRequest, QuotaState,
     ResourceUsage, SubjectUsage, limit,
 };
-use quota_client::{Client, Error};
+use quota_client::{Client, Error, ProtoDuration};
 use serde_json::{Value, json};
 
 use crate::output::{Output, time};
 use crate::pages::all_pages;
 use crate::times;
 use crate::units::Units;
-use crate::{Ending, Failure, json as show};
+use crate::{Ending, Failure, history, json as show};
 
 const BAR: usize = 20;
 const BRANCH: &str = "├─ ";
@@ -30,6 +30,9 @@ pub(crate) struct UsageArgs {
     /// Only this resource.
     #[arg(long, default_value = "")]
     resource: String,
+    /// Draw how this subject's accounts went in the last so long, such as 6h, 7d or 90d.
+    #[arg(long, value_parser = times::duration, value_name = "LENGTH")]
+    history: Option<ProtoDuration>,
 }
 
 pub(crate) async fn usage(
@@ -37,6 +40,10 @@ pub(crate) async fn usage(
     output: &Output,
     args: UsageArgs,
 ) -> Result<Ending, Failure> {
+    if let Some(length) = &args.history {
+        let of = (args.subject.as_str(), args.resource.as_str());
+        return history::history(client, output, of, length).await;
+    }
     // An unknown name is an error, not an empty tree.
     let request = GetUsageRequest {
         subject: args.subject.clone(),

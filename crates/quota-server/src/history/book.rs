@@ -341,7 +341,10 @@ impl Book {
             let same = level == level_before && (have.is_none() || before == Some(to));
             if !same || told.is_some() {
                 let of = (name, &resource);
-                self.tell_account(when, of, to, told.unwrap_or_default(), known);
+                let mut told = told.unwrap_or_default();
+                // A count that goes with its subject was counted all the same.
+                told.reset |= standing.is_none();
+                self.tell_account(when, of, to, told, known);
             }
         }
     }

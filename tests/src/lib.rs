@@ -3,6 +3,7 @@
 pub mod book;
 pub mod grpc;
 pub mod http2;
+pub mod lives;
 pub mod logs;
 pub mod messages;
 pub mod methods;

@@ -60,6 +60,9 @@ pub(super) struct Loaded {
     epoch: Option<u64>,
 }
 
+/// An account, with its buckets that stand on no page yet.
+pub(super) type AsLoaded = (Account, Vec<(Step, Bucket)>);
+
 /// What a batch did to one account.
 #[derive(Default)]
 struct Told {
@@ -220,7 +223,7 @@ impl Book {
         &self,
         name: &SubjectName,
         resource: &ResourceKey,
-    ) -> Option<Option<(Account, Vec<(Step, Bucket)>)>> {
+    ) -> Option<Option<AsLoaded>> {
         let accounts = self.subjects.get(name)?;
         let found = accounts.get(resource);
         Some(found.map(|loaded| (loaded.account.clone(), loaded.closed.clone())))

@@ -28,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An engine on a test disk, and its history.
 pub struct Life {
-    /// What the engine runs on; its journal keeps everything.
+    /// What the engine runs on.
     pub store: TestStore,
     /// The rows of the history.
     pub rows: Arc<dyn Rows>,
@@ -40,16 +40,16 @@ pub struct Life {
 }
 
 impl Life {
-    /// A new store.
-    pub fn new() -> Self {
-        Self::keeping(Config::default().history())
+    /// A new store whose journal keeps everything.
+    pub fn begin() -> Self {
+        Self::keeping(Config::default().history(), u64::MAX)
     }
 
-    /// A new store whose history is kept for a time.
-    pub fn keeping(keep: Keep) -> Self {
+    /// A new store whose history is kept for a time, with a base for so many bytes of journal.
+    pub fn keeping(keep: Keep, base_bytes: u64) -> Self {
         let mut life = Self {
             store: TestStore {
-                base_bytes: u64::MAX,
+                base_bytes,
                 ..TestStore::new(Bounds::default())
             },
             rows: Arc::new(MemoryRows::default()),
@@ -247,9 +247,14 @@ struct Mine {
 }
 
 /// One life: random commands over days, in which something may happen before each.
-pub fn live(seed: u64, steps: usize, mut before: impl FnMut(&mut Life, &mut Rng)) -> (Life, Truth) {
+pub fn live(
+    seed: u64,
+    steps: usize,
+    base_bytes: u64,
+    mut before: impl FnMut(&mut Life, &mut Rng),
+) -> (Life, Truth) {
     let mut random = Rng::with_seed(seed);
-    let mut life = Life::new();
+    let mut life = Life::keeping(Config::default().history(), base_bytes);
     let mut truth = Truth::default();
     let users = ["tenants/a/users/u", "tenants/a/users/v", "tenants/b"];
     for (place, resource, limit) in [

@@ -17,13 +17,30 @@ use quota_tests::lives::{HOUR, Life, PATIENCE, call, check_all, live};
 use quota_tests::logs::real;
 use tokio::time::Instant;
 
+/// The journal is trimmed behind it meanwhile, as far as it lets.
 #[test]
 fn random_days_equal_what_is_added_up_by_hand() {
     for seed in 1..4 {
-        let (life, truth) = live(seed, 400, |_, _| ());
+        let (mut life, truth) = live(seed, 400, 1 << 14, |_, _| ());
         let refused: u64 = truth.0.values().map(|account| account.refused).sum();
         assert!(refused > 0, "something is refused");
         assert!(check_all(&life, &truth, false) > 10_000);
+        let first = |life: &Life| {
+            let (_, engine) = life.running.as_ref().unwrap();
+            engine.journal().first_sequence()
+        };
+        for _ in 0..200 {
+            life.advance(6 * SECOND_NS);
+            life.call(&call(
+                "consume",
+                "tenants/b",
+                Some(("api.requests", 1)),
+                &[],
+            ));
+            life.history().catch_up(PATIENCE);
+            assert!(first(&life) <= life.history().needed_from());
+        }
+        assert!(first(&life) > 1, "nothing was trimmed");
     }
 }
 
@@ -32,7 +49,7 @@ fn random_days_equal_what_is_added_up_by_hand() {
 fn whatever_is_lost_it_comes_out_the_same() {
     for seed in 1..5 {
         let mut kept: Option<Arc<MemoryRows>> = None;
-        let (mut life, truth) = live(seed, 300, |life, random| match random.u8(..40) {
+        let (mut life, truth) = live(seed, 300, u64::MAX, |life, random| match random.u8(..40) {
             0 => life.kill(random),
             1 => {
                 life.rows = Arc::new(MemoryRows::default());
@@ -96,7 +113,7 @@ fn row_count(rows: &dyn Rows) -> usize {
 /// A subject that does nothing costs nothing, however long, and its history can be read all the same.
 #[test]
 fn who_does_nothing_costs_nothing() {
-    let mut life = Life::new();
+    let mut life = Life::begin();
     for user in 0..50 {
         let name = format!("tenants/a/users/u{user}");
         life.call(&call(
@@ -138,11 +155,14 @@ fn who_does_nothing_costs_nothing() {
 #[test]
 fn what_is_too_old_goes() {
     let day = Duration::from_secs(24 * 3600);
-    let mut life = Life::keeping(Keep {
-        five_minutes: day,
-        hours: 3 * day,
-        days: 10 * day,
-    });
+    let mut life = Life::keeping(
+        Keep {
+            five_minutes: day,
+            hours: 3 * day,
+            days: 10 * day,
+        },
+        u64::MAX,
+    );
     let mut most = 0;
     for step in 0..24 * 60 {
         let id = format!("vm{step}");
@@ -188,7 +208,7 @@ fn what_is_too_old_goes() {
 /// A life of a name after another: counts begin anew, nothing is counted twice, and what was stays readable.
 #[test]
 fn a_name_that_lives_again_goes_on_from_nothing() {
-    let mut life = Life::new();
+    let mut life = Life::begin();
     let calls = |amount| {
         call(
             "consume",
@@ -240,7 +260,7 @@ fn a_name_that_lives_again_goes_on_from_nothing() {
 /// Limits stand in the steps in which they were in force.
 #[test]
 fn limits_are_those_of_their_time() {
-    let mut life = Life::new();
+    let mut life = Life::begin();
     let cpu = |place: &str, limit| call("quota", place, Some(("compute.cpu", limit)), &[]);
     let charge = |n: &str| {
         let id = [("id", n)];
@@ -289,7 +309,7 @@ fn limits_are_those_of_their_time() {
 fn a_month_of_hours() {
     let directory = tempfile::tempdir().unwrap();
     let rows = || history::open_rows(&directory.path().join("history")).unwrap();
-    let mut life = Life::new();
+    let mut life = Life::begin();
     life.running = None;
     life.rows = rows();
     life.start();
@@ -335,7 +355,7 @@ fn the_nasa_log_adds_up_to_its_processor_hours() {
         return;
     };
     let jobs = swf(&text);
-    let mut life = Life::new();
+    let mut life = Life::begin();
     let begin = life.now();
     let mut events: Vec<(i64, bool, usize)> = Vec::new();
     for (at, job) in jobs.iter().enumerate() {

@@ -28,7 +28,7 @@ use quota_core::resource::Kind;
 use quota_core::time::Timestamp;
 use quota_store::Rows;
 use quota_store::footprint::Footprint;
-use quota_store::journal::{Cursor, Hash, JournalError, JournalReader, KeptBatch};
+use quota_store::journal::{Cursor, Hash, JournalError, JournalReader, KeptBatch, Pin};
 use quota_store::rows::{RowsError, SledRows};
 use tracing::{error, info, warn};
 
@@ -88,6 +88,8 @@ pub struct History {
 struct Shared {
     engine: Arc<Engine>,
     rows: Arc<dyn Rows>,
+    /// Keeps in the journal what is not written down yet.
+    pin: Pin,
     keep: Keep,
     book: Mutex<Book>,
     /// Told when a round is over.
@@ -137,8 +139,10 @@ impl Known for Engine {
 impl History {
     /// Starts following the journal of an engine. It begins where the rows end, in its own time: nothing waits.
     pub fn start(engine: Arc<Engine>, rows: Arc<dyn Rows>, keep: Keep) -> std::io::Result<Self> {
+        let pin = engine.pins().pin("history", needed_from(&*rows));
         let shared = Arc::new(Shared {
             rows,
+            pin,
             keep,
             book: Mutex::default(),
             told: Condvar::new(),
@@ -173,9 +177,9 @@ impl History {
     }
 
     /// The first batch that it still needs after a crash: what the journal drops before it is told and written
-    /// down is missing from the history. For a pin on the journal.
+    /// down is missing from the history. It is pinned.
     pub fn needed_from(&self) -> u64 {
-        self.shared.rows.applied().saturating_add(1)
+        needed_from(&*self.shared.rows)
     }
 
     /// How far it is behind.
@@ -376,6 +380,7 @@ impl Follower {
             && !is_of(reader.as_ref(), &origin)?
         {
             warn!("the history is of another journal and is made anew of what this one has");
+            self.shared.pin.move_to(1);
             rows.clear()?;
         }
         let origin = Origin::read(rows)?.unwrap_or_default();
@@ -483,6 +488,7 @@ impl Follower {
         };
         if let Some(writing) = writing {
             writing.write(&*shared.rows)?;
+            shared.pin.move_to(needed_from(&*shared.rows));
             let mut book = shared.book.lock();
             book.written(&writing);
             book.let_go();
@@ -518,6 +524,7 @@ impl Follower {
             true => {
                 warn!("the history is made anew of what the journal has");
                 self.failures = 0;
+                self.shared.pin.move_to(1);
                 rows.clear()
             }
         };
@@ -544,6 +551,10 @@ impl Follower {
         }
         shared.idle.store(false, Ordering::Release);
     }
+}
+
+fn needed_from(rows: &dyn Rows) -> u64 {
+    rows.applied().saturating_add(1)
 }
 
 /// Whether rows are of this journal, as far as it still tells.

@@ -156,7 +156,6 @@ fn all_ending_in_the_same_second() {
         before = format!("n{turns}");
         assert!(is_granted(&ask(consume(&before, count))));
     }
-    assert!(turns > 1, "they were closed while callers were answered");
     let broken = runtime.block_on(engine.read(|ledger| {
         let names = charge_set(&SubjectName::parse("tenants/t").unwrap(), &[]).len();
         (invariants::check_state(ledger), names)

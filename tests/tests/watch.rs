@@ -18,8 +18,10 @@ const KILLS: usize = 10;
 const CLIENTS: usize = 4;
 /// Operations of the whole test, unless QUOTA_TEST_OPERATIONS says.
 const OPERATIONS: usize = 4_000;
-/// Operations in one batch.
-const BATCH: usize = 50;
+/// Most operations in one batch.
+const BATCH_MAX: usize = 1000;
+/// Least batches of a worker.
+const BATCHES: usize = 20;
 
 fn patient(endpoint: &str) -> Client {
     let options = Options {
@@ -59,9 +61,10 @@ fn pair(id: &str, number: usize) -> [BatchItem; 2] {
 
 /// Asks for so many pairs, each until it is answered; killing goes on meanwhile.
 async fn work(client: Client, worker: usize, pairs: usize, done: Arc<AtomicUsize>) {
+    let batch = (pairs / BATCHES).clamp(1, BATCH_MAX / 2);
     let mut number = 0;
     while number < pairs {
-        let most = (pairs - number).min(BATCH / 2);
+        let most = (pairs - number).min(batch);
         let items = (number..number + most)
             .flat_map(|number| pair(&format!("w{worker}-{number}"), number))
             .collect();

@@ -269,6 +269,7 @@ pub(crate) async fn verify(
     args: VerifyAuditArgs,
 ) -> Result<Ending, Failure> {
     let (from_batch, previous_hash) = args.after.unwrap_or_default();
+    let before = format!("{from_batch}:{previous_hash}");
     let mut request = VerifyAuditRequest {
         from_batch,
         previous_hash,
@@ -291,7 +292,10 @@ pub(crate) async fn verify(
             previous_hash: part.last_hash,
         };
     };
-    let anchor = format!("{}:{}", last.last_batch + 1, last.last_hash);
+    let anchor = match last.last_batch {
+        0 => before,
+        batch => format!("{}:{}", batch + 1, last.last_hash),
+    };
     if output.is_json() {
         output.object(&json!({
             "first_batch": first,

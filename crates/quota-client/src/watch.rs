@@ -38,7 +38,8 @@ impl Watch {
     /// A server that cannot be reached for [`Options::retry_for`](crate::Options::retry_for), a bad request, and
     /// events that are not kept any more.
     pub async fn next(&mut self) -> Result<v1::WatchResponse, Error> {
-        let mut attempts = Attempts::begin(self.client.options.retry_for);
+        // It begins with the first that fails: waiting for events is none.
+        let mut attempts = None;
         loop {
             let error = match self.received().await {
                 Ok(response) => {
@@ -50,6 +51,8 @@ impl Watch {
             self.stream = None;
             // Whoever was too slow goes on; they know what they have not seen.
             let slow = error.reason == Some(v1::ErrorReason::WatcherTooSlow);
+            let begin = || Attempts::begin(self.client.options.retry_for);
+            let attempts = attempts.get_or_insert_with(begin);
             if !slow && !attempts.wait(&error).await {
                 return Err(error);
             }

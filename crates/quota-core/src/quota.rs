@@ -231,12 +231,13 @@ impl Quota {
         Some((period, since.max(valid)))
     }
 
-    /// Whether `taken` is at or above the share of `limit` from which answers warn, less `slack` percent of it.
+    /// Whether `taken` is at or above the share of `limit` from which answers warn, less `slack` percent of it, but
+    /// not less than half of that share. Nothing is never near.
     pub fn is_near(&self, taken: i64, limit: i64, slack: u8) -> bool {
         let share = self.near_percent.unwrap_or(NEAR_PERCENT);
-        let share = i128::from(share.saturating_sub(slack));
+        let share = i128::from(share.saturating_sub(slack.min(share / 2)));
         let taken = i128::from(taken).saturating_mul(100);
-        limit > 0 && taken >= i128::from(limit).saturating_mul(share)
+        limit > 0 && taken > 0 && taken >= i128::from(limit).saturating_mul(share)
     }
 }
 

@@ -24,13 +24,44 @@ pub const REFUSALS_MAX: usize = 1024;
 /// A limit that refused, and whom.
 type Key = (SubjectName, SubjectName, ResourceKey, String, u8);
 
-/// What happened in a second, on its way to being told.
+/// What happened in the second that is under way, and what is left to tell of those that are over.
 #[derive(Default, Debug)]
 pub struct Tally {
-    /// The second since the Unix epoch in which it happened.
+    /// The second since the Unix epoch that is counted.
     second: i64,
+    counted: Counted,
+    over: Counted,
+}
+
+#[derive(Default, Debug)]
+struct Counted {
     refused: BTreeMap<Key, (Refused, Cause)>,
     stirred: BTreeMap<SubjectName, BTreeSet<ResourceKey>>,
+}
+
+impl Counted {
+    fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.stirred.is_empty()
+    }
+
+    /// Takes over what came later.
+    fn add(&mut self, later: Self) {
+        for (key, (refused, cause)) in later.refused {
+            match self.refused.get_mut(&key) {
+                Some((have, by)) => {
+                    have.count = have.count.saturating_add(refused.count);
+                    have.finding = refused.finding;
+                    *by = cause;
+                }
+                None => {
+                    self.refused.insert(key, (refused, cause));
+                }
+            }
+        }
+        for (name, resources) in later.stirred {
+            self.stirred.entry(name).or_default().extend(resources);
+        }
+    }
 }
 
 impl Tally {
@@ -59,12 +90,22 @@ impl Tally {
     fn count(&mut self, now: Timestamp, subject: &SubjectName, verdict: &Verdict, cause: Cause) {
         self.note(now);
         for finding in &verdict.refusals {
-            let mut key = key_of(subject, finding);
-            if self.refused.len() >= REFUSALS_MAX && !self.refused.contains_key(&key) {
-                key.0 = finding.subject.clone();
+            let mut finding = finding.clone();
+            let mut key = key_of(subject, &finding);
+            let known = &self.counted.refused;
+            if known.len() >= REFUSALS_MAX && !known.contains_key(&key) {
+                // Under the limit alone; a default has one for each that it is a default of.
+                if finding.pattern.is_some() {
+                    finding.subject = SubjectName::of_checked(finding.subject.first_pair());
+                }
+                key = key_of(&finding.subject, &finding);
+                if known.len() >= REFUSALS_MAX.saturating_mul(2) && !known.contains_key(&key) {
+                    finding.subject = SubjectName::system();
+                    key = key_of(&finding.subject, &finding);
+                }
             }
             let subject = key.0.clone();
-            let (refused, by) = self.refused.entry(key).or_insert_with(|| {
+            let (refused, by) = self.counted.refused.entry(key).or_insert_with(|| {
                 let refused = Refused {
                     subject,
                     finding: finding.clone(),
@@ -74,7 +115,7 @@ impl Tally {
                 (refused, cause.clone())
             });
             refused.count = refused.count.saturating_add(1);
-            refused.finding = finding.clone();
+            refused.finding = finding;
             *by = cause.clone();
         }
     }
@@ -92,7 +133,7 @@ impl Tally {
                 }
                 Change::UsageReset(reset) => {
                     self.note(now);
-                    let resources = self.stirred.entry(reset.subject.clone());
+                    let resources = self.counted.stirred.entry(reset.subject.clone());
                     resources.or_default().insert(reset.resource.clone());
                 }
                 _ => {}
@@ -108,12 +149,13 @@ impl Tally {
         changes: impl Iterator<Item = &'a (ResourceKey, i64)> + Clone,
     ) {
         self.note(now);
+        let stirred = &mut self.counted.stirred;
         for name in charge_set(subject, also) {
-            if !self.stirred.contains_key(name) {
+            if !stirred.contains_key(name) {
                 let name = SubjectName::of_checked(name);
-                self.stirred.insert(name, BTreeSet::new());
+                stirred.insert(name, BTreeSet::new());
             }
-            if let Some(resources) = self.stirred.get_mut(name) {
+            if let Some(resources) = stirred.get_mut(name) {
                 for (resource, _) in changes.clone() {
                     if !resources.contains(resource) {
                         resources.insert(resource.clone());
@@ -123,37 +165,45 @@ impl Tally {
         }
     }
 
+    /// Begins a new second where the one that is counted is over.
     fn note(&mut self, now: Timestamp) {
-        if self.is_empty() {
+        if self.second != now.whole_second() {
+            self.end();
             self.second = now.whole_second();
         }
     }
 
+    /// Ends the second that is counted, over or not: nothing more is to come.
+    pub fn end(&mut self) {
+        self.over.add(std::mem::take(&mut self.counted));
+    }
+
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.stirred.is_empty()
+        self.counted.is_empty() && self.over.is_empty()
     }
 
     /// When there is something to tell.
     pub fn due(&self) -> Option<Timestamp> {
-        let next = self.second.saturating_add(1).saturating_mul(SECOND_NS);
-        (!self.is_empty()).then(|| Timestamp::from_nanos(next))
+        let second = match self.over.is_empty() {
+            true => self.second.saturating_add(1),
+            false => self.second,
+        };
+        (!self.is_empty()).then(|| Timestamp::from_nanos(second.saturating_mul(SECOND_NS)))
     }
 
-    /// What there is to tell of a second that is over, at most `most` events; what is left comes with the next
+    /// What there is to tell of seconds that are over, at most `most` events; what is left comes with the next
     /// call.
     pub fn tell(&mut self, ledger: &Ledger, now: Timestamp, most: usize) -> Vec<Event> {
+        self.note(now);
         let mut told = Vec::new();
-        if self.due().is_none_or(|due| due > now) {
-            return told;
-        }
         while told.len() < most
-            && let Some((_, (refused, cause))) = self.refused.pop_first()
+            && let Some((_, (refused, cause))) = self.over.refused.pop_first()
         {
             told.push(ledger.notice(now, cause, Change::Refused(Box::new(refused))));
         }
         while told.len() < most
-            && let Some((subject, resources)) = self.stirred.pop_first()
+            && let Some((subject, resources)) = self.over.stirred.pop_first()
         {
             if let Some(usage) = usage(ledger, now, subject, resources) {
                 let change = Change::Usage(Box::new(usage));

@@ -106,15 +106,34 @@ struct Shared {
     batch_bytes: AtomicU64,
 }
 
-/// Rows for a history in a directory, made where it is missing. Where they cannot be used they are removed: the
-/// history is then made anew.
+/// Rows for a history in a directory, made where it is missing. Where they cannot be used they are put aside, and
+/// the history is made anew; but only where that is possible: a disk that is full or fails costs no history.
 pub fn open_rows(directory: &Path) -> Result<Arc<dyn Rows>, RowsError> {
+    let error = match SledRows::open_with(directory, CACHE_BYTES) {
+        Ok(rows) => return Ok(Arc::new(rows)),
+        Err(error) => error,
+    };
+    let named = |error: &dyn std::fmt::Display| {
+        let directory = directory.display();
+        RowsError(format!(
+            "{error}; the history in {directory} cannot be used"
+        ))
+    };
+    let aside = directory.with_extension("aside");
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(|error| named(&error))?;
+    }
+    std::fs::rename(directory, &aside).map_err(|_| named(&error))?;
     match SledRows::open_with(directory, CACHE_BYTES) {
-        Ok(rows) => Ok(Arc::new(rows)),
-        Err(error) => {
-            warn!(%error, "the history cannot be used and is made anew of what the journal has");
-            std::fs::remove_dir_all(directory)?;
-            Ok(Arc::new(SledRows::open_with(directory, CACHE_BYTES)?))
+        Ok(rows) => {
+            let aside = aside.display();
+            warn!(%error, %aside, "the history cannot be used, was put aside, and is made anew of what the journal has");
+            Ok(Arc::new(rows))
+        }
+        Err(_) => {
+            let _ = std::fs::remove_dir_all(directory);
+            std::fs::rename(&aside, directory).map_err(|error| named(&error))?;
+            Err(named(&error))
         }
     }
 }
@@ -515,12 +534,17 @@ impl Follower {
             self.cursor = None;
             return;
         };
-        self.failures = self.failures.saturating_add(1);
         // What is loaded may be of rows that are not what was written: it is read again.
-        self.opened = false;
+        let loading = !std::mem::take(&mut self.opened);
         let rows = &*self.shared.rows;
+        let reopened = rows.put(&[], rows.applied());
+        // Only rows that can be opened and cannot be read are damaged. Whatever else fails may pass.
+        self.failures = match loading && reopened.is_ok() {
+            true => self.failures.saturating_add(1),
+            false => 0,
+        };
         let again = match self.failures > FAILURES_MAX {
-            false => rows.put(&[], rows.applied()),
+            false => reopened,
             true => {
                 warn!("the history is made anew of what the journal has");
                 self.failures = 0;

@@ -90,13 +90,13 @@ impl Told {
                 let taken = i128::from(gauge.taken.used) + i128::from(gauge.taken.held);
                 let share = i128::from(quota.near_percent.unwrap_or(80));
                 let (percent, limit) = (taken * 100, i128::from(limit));
-                let slack = i128::from(HYSTERESIS_PERCENT);
+                let slack = i128::from(HYSTERESIS_PERCENT).min(share / 2);
                 let fits = match told {
                     Level::Over => taken > limit,
-                    Level::Near => taken <= limit && percent >= limit * (share - slack).max(0),
+                    Level::Near => taken <= limit && percent >= limit * (share - slack),
                     // It fell by more than a little, or never was near.
                     Level::Below if self.fell.contains(&of) => {
-                        limit == 0 || percent < limit * (share - slack).max(1)
+                        limit == 0 || percent < limit * (share - slack)
                     }
                     Level::Below => taken <= limit && (limit == 0 || percent < limit * share),
                 };

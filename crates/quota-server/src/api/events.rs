@@ -80,6 +80,10 @@ impl Filter {
                 target: Target::Pattern(pattern),
                 ..
             } => is_within(pattern.as_str(), prefix),
+            // It takes all below it.
+            What::SubjectDeleted(name) => {
+                name.is_within(prefix) || self.prefix.is_within(name.as_str())
+            }
             what => what.subjects().iter().any(|name| name.is_within(prefix)),
         }
     }

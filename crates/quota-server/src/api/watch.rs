@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::events::Filter;
 use super::from_proto::Reader;
 use super::{split, status};
+use crate::engine::Fault;
 use crate::feed::{Feed, FeedError, Place};
 use crate::telemetry::metrics::Metrics;
 
@@ -26,6 +27,8 @@ const EVENTS_MAX: usize = 256;
 const BATCHES_MAX: usize = 256;
 /// Responses that wait for a watcher to take them.
 const RESPONSES_MAX: usize = 2;
+/// Least time between two looks at what is new.
+const PACE: Duration = Duration::from_millis(25);
 /// A response comes at least that often, so that both sides know that the other is there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -168,7 +171,9 @@ impl Watcher {
         let mut due = true;
         // Where to go on from, as of what was handed over.
         let mut sent = place.event;
-        loop {
+        // Also while nothing is found in a long journal.
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        while !self.send.is_closed() {
             durable.mark_unchanged();
             let (feed, filter) = (self.feed.clone(), self.filter.clone());
             let step = blocking(move || {
@@ -184,6 +189,9 @@ impl Watcher {
                     return;
                 }
             };
+            due |= tokio::time::timeout(Duration::ZERO, heartbeat.tick())
+                .await
+                .is_ok();
             if due || !events.is_empty() {
                 let next = place.event;
                 let response = v1::WatchResponse {
@@ -201,13 +209,14 @@ impl Watcher {
                 }
             }
             if self.feed.is_at_end(&place) {
-                let waiting = tokio::time::timeout(HEARTBEAT, durable.changed());
+                // Many watchers of a busy server are woken up together, and not once per batch.
+                tokio::time::sleep(PACE).await;
                 tokio::select! {
-                    waited = waiting => match waited {
-                        Ok(Ok(())) => {}
-                        Ok(Err(_)) => return,
-                        Err(_) => due = true,
+                    more = durable.changed() => if more.is_err() {
+                        let _ = self.cut.set(status::of_fault(&Fault::Draining));
+                        return;
                     },
+                    _ = heartbeat.tick() => due = true,
                     () = self.send.closed() => return,
                 }
             }

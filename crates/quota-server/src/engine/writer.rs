@@ -577,6 +577,16 @@ impl Writer {
                 return;
             }
         }
+        // What was counted of the last second is told before nobody is left to tell it.
+        self.tally.end();
+        let now = self.shared.clock.now();
+        while !self.tally.is_empty() && !self.breaker.is_open() {
+            let events = self.tally.tell(&self.ledger, now, CLOSE_IDLE_MAX);
+            self.commit(Undurable {
+                events,
+                ..Undurable::default()
+            });
+        }
         let stamp = self.shared.clock.stamp();
         let sequence = self.journal.next_sequence();
         let (needed, next_event) = (self.needed_by_answers, self.next_event);

@@ -42,6 +42,22 @@ pub fn verify(
     bytes_max: u64,
 ) -> Result<Verified, JournalError> {
     let end = reader.next_sequence();
+    let broken = |sequence, why: String| JournalError::Batch { sequence, why };
+    if from > end {
+        let last = end.saturating_sub(1);
+        let why = format!("the journal ends at batch {last}: what came after it is gone");
+        return Err(broken(from, why));
+    }
+    if from == end
+        && let Some(hash) = follows
+        && from > reader.first_sequence()
+    {
+        let last = from.saturating_sub(1);
+        let kept = reader.cursor(last)?.next()?;
+        if kept.is_none_or(|kept| kept.hash != hash) {
+            return Err(broken(last, "it is not the batch that was there".into()));
+        }
+    }
     let mut cursor = reader.cursor(from)?;
     let mut found = Verified {
         batches: 0,
@@ -55,10 +71,8 @@ pub fn verify(
         let Some(batch) = cursor.next()? else { break };
         let sequence = batch.sequence;
         if found.first.is_none() && follows.is_some_and(|hash| hash != batch.previous) {
-            return Err(JournalError::Batch {
-                sequence,
-                why: "it does not follow the one before it: the chain of hashes is broken".into(),
-            });
+            let why = "it does not follow the one before it: the chain of hashes is broken";
+            return Err(broken(sequence, why.into()));
         }
         let link = Link {
             sequence,

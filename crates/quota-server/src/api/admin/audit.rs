@@ -44,6 +44,11 @@ impl Admin {
         }
         let start = reader.instant("start_time", request.start_time);
         let end = reader.instant("end_time", request.end_time);
+        if let (Some(start), Some(end)) = (start, end)
+            && end < start
+        {
+            reader.wrong("end_time", "is before start_time");
+        }
         let size = page::size(&mut reader, request.page_size);
         let digest = format!(
             "ListEvents {filter:?} {:?} {start:?} {end:?}",

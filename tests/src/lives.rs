@@ -65,7 +65,8 @@ impl Life {
     /// Starts on what is there.
     pub fn start(&mut self) {
         let engine = Arc::new(self.store.start());
-        let history = History::start(engine.clone(), self.rows.clone(), self.keep);
+        let rows = self.rows.clone();
+        let history = History::start(engine.clone(), move || Ok(rows.clone()), self.keep);
         let history = Arc::new(history.unwrap());
         self.running = Some((history, engine));
     }

@@ -167,6 +167,7 @@ pub fn command(id: &str, action: Action) -> Command {
 /// The history of an engine, in rows of its own.
 pub fn history_of(engine: &Arc<Engine>, rows: Arc<dyn Rows>) -> Arc<History> {
     let keep = Config::default().history();
+    let rows = move || Ok(rows.clone());
     Arc::new(History::start(engine.clone(), rows, keep).unwrap())
 }
 

@@ -100,7 +100,8 @@ fn damage_is_named() {
     assert_eq!(server.terminate(), Some(0));
     let segment = data.join("journal/0000000001.seg");
     let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[4096 + 900] ^= 0x10;
+    // More than the padding between two batches.
+    bytes[4996..5012].iter_mut().for_each(|byte| *byte ^= 0x10);
     std::fs::write(&segment, bytes).unwrap();
     let (code, said) = refused(&data, &[]);
     assert_eq!(code, Some(5), "{said}");

@@ -16,8 +16,8 @@ mod sweep;
 mod writing;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
@@ -87,7 +87,8 @@ pub struct History {
 
 struct Shared {
     engine: Arc<Engine>,
-    rows: Arc<dyn Rows>,
+    /// Absent until the thread has opened them.
+    rows: OnceLock<Arc<dyn Rows>>,
     /// Keeps in the journal what is not written down yet.
     pin: Pin,
     keep: Keep,
@@ -156,11 +157,17 @@ impl Known for Engine {
 }
 
 impl History {
-    /// Starts following the journal of an engine. It begins where the rows end, in its own time: nothing waits.
-    pub fn start(engine: Arc<Engine>, rows: Arc<dyn Rows>, keep: Keep) -> std::io::Result<Self> {
-        let pin = engine.pins().pin("history", needed_from(&*rows));
+    /// Starts following the journal of an engine. It opens its rows and goes on from where they end in its own
+    /// time: nothing waits.
+    pub fn start(
+        engine: Arc<Engine>,
+        open_rows: impl FnMut() -> Result<Arc<dyn Rows>, RowsError> + Send + 'static,
+        keep: Keep,
+    ) -> std::io::Result<Self> {
+        // Everything, until the rows say from where on.
+        let pin = engine.pins().pin("history", 1);
         let shared = Arc::new(Shared {
-            rows,
+            rows: OnceLock::new(),
             pin,
             keep,
             book: Mutex::default(),
@@ -173,7 +180,7 @@ impl History {
             batch_bytes: AtomicU64::new(0),
             engine,
         });
-        let follower = Follower::new(shared.clone());
+        let follower = Follower::new(shared.clone(), Box::new(open_rows));
         let thread = thread::Builder::new()
             .name("quota-history".into())
             .spawn(move || follower.run())?;
@@ -198,7 +205,8 @@ impl History {
     /// The first batch that it still needs after a crash: what the journal drops before it is told and written
     /// down is missing from the history. It is pinned.
     pub fn needed_from(&self) -> u64 {
-        needed_from(&*self.shared.rows)
+        let rows = self.shared.rows.get();
+        rows.map_or(1, |rows| needed_from(&**rows))
     }
 
     /// How far it is behind.
@@ -238,7 +246,7 @@ impl History {
         let Some(open) = self.shared.open(&query.subject, &query.resource, now)? else {
             return Ok(None);
         };
-        let series = open.series(&*self.shared.rows, query, &self.shared.keep)?;
+        let series = open.series(self.shared.rows()?, query, &self.shared.keep)?;
         Ok(Some(series))
     }
 
@@ -256,7 +264,7 @@ impl History {
         let (total, since) = open.total();
         Ok(Some(Summary {
             kind: open.kind(),
-            peak: open.peak(&*self.shared.rows, (subject, resource), from)?,
+            peak: open.peak(self.shared.rows()?, (subject, resource), from)?,
             total,
             since,
         }))
@@ -284,6 +292,11 @@ impl Drop for History {
 }
 
 impl Shared {
+    fn rows(&self) -> Result<&dyn Rows, RowsError> {
+        let rows = self.rows.get().map(|rows| &**rows);
+        rows.ok_or_else(|| RowsError("the history is not open yet".to_owned()))
+    }
+
     fn wake(&self) {
         if let Some(worker) = &*self.worker.lock() {
             worker.unpark();
@@ -300,7 +313,7 @@ impl Shared {
         if let Some(found) = self.book.lock().loaded(subject, resource) {
             return Ok(found.map(|(account, closed)| Open::new(account, closed, now)));
         }
-        let row = self.rows.get(&format::account_key(subject, resource))?;
+        let row = self.rows()?.get(&format::account_key(subject, resource))?;
         let account = row.map(|row| format::account_of_bytes(&row.value));
         let open = |account| Open::new(account, Vec::new(), now);
         Ok(account.transpose()?.map(open))
@@ -316,9 +329,12 @@ enum Failure {
     Journal(#[from] JournalError),
 }
 
+type OpenRows = Box<dyn FnMut() -> Result<Arc<dyn Rows>, RowsError> + Send>;
+
 /// The thread.
 struct Follower {
     shared: Arc<Shared>,
+    open_rows: OpenRows,
     cursor: Option<Box<dyn Cursor>>,
     /// Hash of the batch at the position.
     hash: Hash,
@@ -331,9 +347,10 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, open_rows: OpenRows) -> Self {
         Self {
             shared,
+            open_rows,
             cursor: None,
             hash: Hash::default(),
             opened: false,
@@ -393,19 +410,23 @@ impl Follower {
 
     /// Finds the place to go on from.
     fn open(&mut self) -> Result<(), Failure> {
-        let rows = &*self.shared.rows;
+        if self.shared.rows.get().is_none() {
+            let rows = (self.open_rows)()?;
+            self.shared.rows.get_or_init(|| rows);
+        }
+        let rows = self.shared.rows()?;
         let reader = self.shared.engine.journal();
         if let Some(origin) = Origin::read(rows)?
             && !is_of(reader.as_ref(), &origin)?
         {
             warn!("the history is of another journal and is made anew of what this one has");
-            self.shared.pin.move_to(1);
             rows.clear()?;
         }
         let origin = Origin::read(rows)?.unwrap_or_default();
         let mut book = Book::open(rows)?;
         book.gap = origin.gap;
         self.hash = origin.hash;
+        self.shared.pin.move_to(needed_from(rows));
         *self.shared.book.lock() = book;
         self.cursor = None;
         self.opened = true;
@@ -425,7 +446,7 @@ impl Follower {
                 why: error.to_string(),
             })?;
             let mut book = shared.book.lock();
-            let told = book.tell(kept.sequence, &footprint, &*shared.engine, &*shared.rows);
+            let told = book.tell(kept.sequence, &footprint, &*shared.engine, shared.rows()?);
             if let Err(error) = told {
                 // It comes again.
                 self.cursor = None;
@@ -496,24 +517,25 @@ impl Follower {
 
     fn write(&mut self) -> Result<(), Failure> {
         let shared = &self.shared;
+        let rows = shared.rows()?;
         self.written_ns = shared.engine.clock().boot_ns();
         let writing = {
             let book = shared.book.lock();
-            if book.position == shared.rows.applied() {
+            if book.position == rows.applied() {
                 None
             } else {
                 Some(book.writing(self.hash))
             }
         };
         if let Some(writing) = writing {
-            writing.write(&*shared.rows)?;
-            shared.pin.move_to(needed_from(&*shared.rows));
+            writing.write(rows)?;
+            shared.pin.move_to(needed_from(rows));
             let mut book = shared.book.lock();
             book.written(&writing);
             book.let_go();
         }
         let now = shared.engine.clock().now();
-        self.sweep.round(&*shared.rows, &shared.keep, now)?;
+        self.sweep.round(rows, &shared.keep, now)?;
         Ok(())
     }
 
@@ -536,7 +558,9 @@ impl Follower {
         };
         // What is loaded may be of rows that are not what was written: it is read again.
         let loading = !std::mem::take(&mut self.opened);
-        let rows = &*self.shared.rows;
+        let Ok(rows) = self.shared.rows() else {
+            return;
+        };
         let reopened = rows.put(&[], rows.applied());
         // Only rows that can be opened and cannot be read are damaged. Whatever else fails may pass.
         self.failures = match loading && reopened.is_ok() {

@@ -115,7 +115,8 @@ pub fn start_history(
     directory: &DataDir,
     engine: &Arc<Engine>,
 ) -> Result<Arc<History>, OpenError> {
-    let rows = history::open_rows(&directory.history())?;
+    let path = directory.history();
+    let rows = move || history::open_rows(&path);
     let history = History::start(engine.clone(), rows, config.history())?;
     Ok(Arc::new(history))
 }

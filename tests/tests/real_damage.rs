@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use quota_client::Client;
-use quota_client::v1::{Allocation, Amount, ReserveRequest, SubjectUsage};
+use quota_client::v1::{Allocation, Amount, GetServerInfoRequest, ReserveRequest, SubjectUsage};
 use quota_tests::book::{Book, allocations, usage};
 use quota_tests::process::{Launch, Server, files_with, refused, times, verify, verify_store};
 
@@ -137,18 +137,8 @@ async fn damage_in_what_is_kept_for_audit() {
         ..ReserveRequest::default()
     };
     client.reserve(reserve).await.unwrap();
-    let mut segments = Vec::new();
-    files(&data.join("journal"), &mut segments);
-    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
-    let newest = segments.last().unwrap();
-    let written = || {
-        (
-            files_with(&data.join("journal"), ".seg"),
-            std::fs::read(newest).unwrap(),
-        )
-    };
-    let held = written();
-    while written() == held {
+    let holds = || client.get_server_info(GetServerInfoRequest::default());
+    while holds().await.unwrap().holds > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let whole = seen(&client).await;

@@ -59,8 +59,17 @@ pub(crate) struct FindingBody {
     shortfall: i64,
     #[prost(message, optional, tag = "12")]
     window: Option<WindowBody>,
-    #[prost(uint64, optional, tag = "13")]
-    retry_ns: Option<u64>,
+    #[prost(message, optional, tag = "14")]
+    retry: Option<LengthBody>,
+}
+
+/// A length of time; a debt may take longer than fits nanoseconds.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct LengthBody {
+    #[prost(uint64, tag = "1")]
+    secs: u64,
+    #[prost(uint32, tag = "2")]
+    nanos: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Oneof)]
@@ -170,7 +179,10 @@ pub(super) fn body_of_finding(finding: &Finding) -> FindingBody {
         requested: finding.requested,
         shortfall: finding.shortfall,
         window: finding.window.map(body_of_window),
-        retry_ns: finding.retry.map(nanos),
+        retry: finding.retry.map(|retry| LengthBody {
+            secs: retry.as_secs(),
+            nanos: retry.subsec_nanos(),
+        }),
     }
 }
 
@@ -204,7 +216,7 @@ pub(super) fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError>
         held: body.held,
         requested: body.requested,
         shortfall: body.shortfall,
-        retry: body.retry_ns.map(Duration::from_nanos),
+        retry: body.retry.map(length_of_body).transpose()?,
     })
 }
 
@@ -245,6 +257,13 @@ pub(super) fn window_of_body(body: WindowBody) -> Window {
     Window {
         start: Timestamp::from_nanos(body.start),
         end: body.end.map(Timestamp::from_nanos),
+    }
+}
+
+fn length_of_body(body: LengthBody) -> Result<Duration, FormatError> {
+    match body.nanos < 1_000_000_000 {
+        true => Ok(Duration::new(body.secs, body.nanos)),
+        false => Err(FormatError::damaged("a length of time that is none")),
     }
 }
 

@@ -59,7 +59,9 @@ impl Ledger {
             }
             Change::QuotaSet { target, quota, .. } => {
                 self.settle(event.at, target, &quota.resource);
-                let new = self.change_quotas(target, |quotas| quotas.put(quota.clone()));
+                let new = self.change_quotas(event.at, target, &quota.resource, |quotas| {
+                    quotas.put(quota.clone())
+                });
                 if new {
                     self.count_quota(&quota.resource, true);
                 }
@@ -71,7 +73,8 @@ impl Ledger {
                 ..
             } => {
                 self.settle(event.at, target, resource);
-                if self.change_quotas(target, |quotas| quotas.remove(resource, id)) {
+                let remove = |quotas: &mut QuotaList| quotas.remove(resource, id);
+                if self.change_quotas(event.at, target, resource, remove) {
                     self.count_quota(resource, false);
                 }
             }
@@ -82,7 +85,7 @@ impl Ledger {
             Change::ClockAccepted { offset_ns, to } if *offset_ns > 0 => self.memory.jumped(*to),
             Change::ClockAccepted { .. } => {}
             Change::Answered(answered) => self.recollect(answered.clone()),
-            Change::Crossed(crossing) => self.cross(crossing),
+            Change::Crossed(crossing) => self.cross(event.at, crossing),
             Change::Exceeded(_)
             | Change::Refused(_)
             | Change::Usage(_)
@@ -396,7 +399,7 @@ impl Ledger {
 
     /// Takes a subject out of the maps, and its quotas.
     pub(crate) fn remove_subject(&mut self, name: &SubjectName) {
-        self.index_standings(name, false);
+        self.forget_looks(name, None);
         if let Some(gone) = self.subjects.remove(name) {
             for quota in gone.quotas.iter() {
                 self.count_quota(&quota.resource, false);
@@ -411,15 +414,21 @@ impl Ledger {
 
     fn change_quotas(
         &mut self,
+        at: Timestamp,
         target: &Target,
+        resource: &ResourceKey,
         change: impl FnOnce(&mut QuotaList) -> bool,
     ) -> bool {
         let fresh = self.quotas(target).is_none_or(QuotaList::is_empty);
         let changed = match target {
-            Target::Subject(name) => match self.subjects.get_mut(name) {
-                Some(subject) => change(Arc::make_mut(&mut subject.quotas)),
-                None => false,
-            },
+            Target::Subject(name) => {
+                self.forget_looks(name, Some(resource));
+                let subject = self.subjects.get_mut(name);
+                let changed =
+                    subject.is_some_and(|subject| change(Arc::make_mut(&mut subject.quotas)));
+                self.expect_looks(name, Some(resource), at);
+                changed
+            }
             Target::Pattern(pattern) => {
                 let defaults = Arc::make_mut(&mut self.defaults);
                 let mut quotas = defaults
@@ -439,7 +448,7 @@ impl Ledger {
         let name = subject.name.clone();
         self.names.insert(name.clone());
         self.subjects.insert(name.clone(), subject);
-        self.index_standings(&name, true);
+        self.expect_looks(&name, None, Timestamp::MIN);
     }
 
     pub(crate) fn index_labels(&mut self, allocation: &Allocation, add: bool) {

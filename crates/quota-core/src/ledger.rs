@@ -95,8 +95,9 @@ pub struct Ledger {
     pub(crate) ended: BTreeSet<(Timestamp, HoldKey)>,
     /// Rows that end by themselves, by the second since the Unix epoch at which they do.
     pub(crate) due: BTreeSet<(i64, RowKey)>,
-    /// Accounts that are near a limit or above it, by when a count of theirs starts anew.
-    pub(crate) standing_due: BTreeSet<(Timestamp, SubjectName, ResourceKey)>,
+    /// Accounts that may stand differently without being charged, by when: a count starts anew, or a quota comes
+    /// into force or ends.
+    pub(crate) looks_due: BTreeSet<(Timestamp, SubjectName, ResourceKey)>,
     /// Deleted subjects with descendants that are not swept yet, each with the last revision that is dead.
     pub(crate) dying: Arc<BTreeMap<SubjectName, u64>>,
     /// Subjects that are not in this ledger and count against its bound: those of a fork's origin.
@@ -157,7 +158,10 @@ impl Ledger {
                     }
                     match target {
                         Target::Subject(name) => match ledger.subjects.get_mut(&name) {
-                            Some(subject) => subject.quotas = quotas,
+                            Some(subject) => {
+                                subject.quotas = quotas;
+                                ledger.expect_looks(&name, None, Timestamp::MIN);
+                            }
                             None => return Err(misfit("its subject is missing")),
                         },
                         Target::Pattern(pattern) => {
@@ -203,7 +207,7 @@ impl Ledger {
             holds: BTreeMap::new(),
             ended: BTreeSet::new(),
             due: BTreeSet::new(),
-            standing_due: BTreeSet::new(),
+            looks_due: BTreeSet::new(),
             dying: Arc::default(),
             elsewhere: 0,
             by_label: BTreeMap::new(),

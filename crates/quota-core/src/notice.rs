@@ -16,7 +16,7 @@ use crate::event::{Change, Event};
 use crate::gauge::Gauge;
 use crate::name::{Id, OperationId, ResourceKey, SubjectName, SubjectPattern};
 use crate::period::Window;
-use crate::quota::{Enforcement, Target};
+use crate::quota::{Enforcement, Quota, Target};
 use crate::time::Timestamp;
 use crate::verdict::Finding;
 
@@ -40,7 +40,7 @@ pub enum Level {
 pub struct Standing {
     /// Where it stands.
     pub level: Level,
-    /// When the count starts anew by itself.
+    /// When the count starts anew by itself, or the quota ends.
     pub until: Option<Timestamp>,
 }
 
@@ -177,17 +177,18 @@ impl Ledger {
         told
     }
 
-    /// The same for counts that have started anew by themselves, at most `most` accounts. They are looked at once.
+    /// The same for counts that have started anew by themselves, and for subjects' own quotas that have come into
+    /// force or ended; at most `most` accounts. They are looked at once.
     pub fn announce_due(&mut self, now: Timestamp, most: usize) -> Vec<Event> {
         let mut told = Vec::new();
         for _ in 0..most {
-            let Some((at, name, resource)) = self.standing_due.first().cloned() else {
+            let Some((at, name, resource)) = self.looks_due.first().cloned() else {
                 break;
             };
             if at > now {
                 break;
             }
-            self.standing_due.pop_first();
+            self.looks_due.pop_first();
             let crossings = self.crossings(now, name.as_str(), &resource);
             told.extend(crossings.into_iter().map(|crossing| {
                 self.notice(now, Cause::default(), Change::Crossed(Box::new(crossing)))
@@ -196,9 +197,9 @@ impl Ledger {
         told
     }
 
-    /// When the next count starts anew of which it was told that it is near its limit.
+    /// When the next account may stand differently from what was told, without being charged.
     pub fn next_announcement(&self) -> Option<Timestamp> {
-        self.standing_due.first().map(|(at, _, _)| *at)
+        self.looks_due.first().map(|(at, _, _)| *at)
     }
 
     /// An event that changes nothing that a command could see, and so has no revision of its own.
@@ -245,7 +246,7 @@ impl Ledger {
             let before = told(id);
             let from = before.map_or(Level::Below, |standing| standing.level);
             let to = level(gauge, from);
-            let until = gauge.window.and_then(|window| window.end);
+            let until = ends(gauge.window, Some(gauge.quota()));
             let again = to != Level::Below && before.and_then(|told| told.until) != until;
             if from != to || again {
                 crossings.push(Crossing {
@@ -267,58 +268,80 @@ impl Ledger {
     }
 
     /// Remembers what was told.
-    pub(crate) fn cross(&mut self, crossing: &Crossing) {
-        let Crossing {
-            subject: name,
-            resource,
-            quota,
-            ..
-        } = crossing;
-        let until = crossing.window.and_then(|window| window.end);
-        let Some(subject) = self.subjects.get_mut(name) else {
-            return;
-        };
-        let account = subject.account_mut(resource);
-        let before = next_start(&account.standings);
-        account.standings.retain(|(id, _)| id != quota);
-        if crossing.to != Level::Below {
-            let standing = Standing {
-                level: crossing.to,
-                until,
-            };
-            account.standings.push((quota.clone(), standing));
+    pub(crate) fn cross(&mut self, at: Timestamp, crossing: &Crossing) {
+        let (name, resource) = (&crossing.subject, &crossing.resource);
+        let until = ends(crossing.window, self.crossed(crossing));
+        self.forget_looks(name, Some(resource));
+        if let Some(subject) = self.subjects.get_mut(name) {
+            let account = subject.account_mut(resource);
+            account.standings.retain(|(id, _)| *id != crossing.quota);
+            if crossing.to != Level::Below {
+                let level = crossing.to;
+                let standing = Standing { level, until };
+                account.standings.push((crossing.quota.clone(), standing));
+            }
+            self.touch_subject(name.as_str());
         }
-        let after = next_start(&account.standings);
-        let entry = |at| (at, name.clone(), resource.clone());
-        if let Some(before) = before {
-            self.standing_due.remove(&entry(before));
-        }
-        if let Some(after) = after {
-            self.standing_due.insert(entry(after));
-        }
-        self.touch_subject(name.as_str());
+        self.expect_looks(name, Some(resource), at);
     }
 
-    /// Keeps the index of counts that start anew, when a subject comes or goes.
-    pub(crate) fn index_standings(&mut self, name: &SubjectName, add: bool) {
-        let Some(subject) = self.subjects.get(name) else {
-            return;
+    /// The quota of a crossing, where it is there.
+    fn crossed(&self, crossing: &Crossing) -> Option<&Quota> {
+        let quotas = match &crossing.pattern {
+            Some(pattern) => &self.defaults.get(pattern)?.quotas,
+            None => &self.subjects.get(&crossing.subject)?.quotas,
         };
-        for (resource, account) in subject.accounts() {
-            if let Some(at) = next_start(&account.standings) {
-                let entry = (at, name.clone(), resource.clone());
-                match add {
-                    true => self.standing_due.insert(entry),
-                    false => self.standing_due.remove(&entry),
-                };
-            }
+        let quota = quotas.find(&crossing.resource, &crossing.quota)?;
+        Some(quota)
+    }
+
+    /// Takes a subject, or one account of it, out of the index of what is to be looked at, before it changes.
+    pub(crate) fn forget_looks(&mut self, name: &SubjectName, resource: Option<&ResourceKey>) {
+        for entry in self.looks(name, resource) {
+            self.looks_due.remove(&entry);
         }
+    }
+
+    /// Puts it back: what comes after `at`, when it was looked at.
+    pub(crate) fn expect_looks(
+        &mut self,
+        name: &SubjectName,
+        resource: Option<&ResourceKey>,
+        at: Timestamp,
+    ) {
+        let mut due = self.looks(name, resource);
+        due.retain(|(due, ..)| *due > at);
+        self.looks_due.extend(due);
+    }
+
+    fn looks(
+        &self,
+        name: &SubjectName,
+        only: Option<&ResourceKey>,
+    ) -> Vec<(Timestamp, SubjectName, ResourceKey)> {
+        let Some(subject) = self.subjects.get(name) else {
+            return Vec::new();
+        };
+        let standings = subject.accounts().iter().flat_map(|(resource, account)| {
+            let told = account.standings.iter();
+            told.filter_map(move |(_, told)| Some((told.until?, resource)))
+        });
+        let validities = subject.quotas.iter().flat_map(|quota| {
+            let ends = [quota.valid_from, quota.valid_until];
+            ends.into_iter().flatten().map(|at| (at, &quota.resource))
+        });
+        let all = standings.chain(validities);
+        all.filter(|(_, resource)| only.is_none_or(|only| only == *resource))
+            .map(|(at, resource)| (at, name.clone(), resource.clone()))
+            .collect()
     }
 }
 
-/// When the first of the counts that were told of starts anew.
-fn next_start(standings: &[(Id, Standing)]) -> Option<Timestamp> {
-    standings.iter().filter_map(|(_, told)| told.until).min()
+/// When an account stops standing against a quota as it does, by itself.
+fn ends(window: Option<Window>, quota: Option<&Quota>) -> Option<Timestamp> {
+    let period = window.and_then(|window| window.end);
+    let validity = quota.and_then(|quota| quota.valid_until);
+    period.into_iter().chain(validity).min()
 }
 
 /// Where an account stands against a limit. Of a rate there is nothing to tell: it is full again in a moment, or

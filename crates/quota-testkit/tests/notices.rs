@@ -65,46 +65,79 @@ impl Told {
     }
 
     /// Every account that these events changed stands where it was told to stand.
-    fn check(&self, ledger: &Ledger, world: &BareLedger, events: &[Event]) {
+    fn check(&self, world: &BareLedger, events: &[Event]) {
         for (name, resource) in events.iter().flat_map(changed) {
-            if ledger.subject(&name).is_none() {
+            self.check_account(world, &name, &resource, false);
+        }
+    }
+
+    /// So does every account with a quota of the subject's own, whatever time does to it.
+    fn check_own(&self, world: &BareLedger, names: &[String]) {
+        for name in names {
+            let Some(subject) = world.ledger.subject(name) else {
                 continue;
-            }
-            let names = [name.as_str()];
-            let scene = ledger.scene(&name, &names, world.now);
-            let line = &scene.lines()[0];
-            let key = quota_core::name::ResourceKey::parse(&resource).unwrap();
-            if line.account(&key).is_none() {
-                continue;
-            }
-            for gauge in line.gauges(&key) {
-                let quota = gauge.quota();
-                let of = (name.clone(), resource.clone(), quota.id.to_string());
-                let told = self.levels.get(&of).copied().unwrap_or(Level::Below);
-                let bounds = matches!(quota.measure, Measure::Held | Measure::Counted(_));
-                let limit = quota.limit.value().filter(|_| bounds);
-                let Some(limit) = limit.filter(|_| quota.enforcement != Enforcement::Shadow) else {
-                    assert_eq!(told, Level::Below, "{of:?} has no limit to be near");
-                    continue;
-                };
-                let taken = i128::from(gauge.taken.used) + i128::from(gauge.taken.held);
-                let share = i128::from(quota.near_percent.unwrap_or(80));
-                let (percent, limit) = (taken * 100, i128::from(limit));
-                let slack = i128::from(HYSTERESIS_PERCENT).min(share / 2);
-                let fits = match told {
-                    Level::Over => taken > limit,
-                    Level::Near => taken <= limit && percent >= limit * (share - slack),
-                    // It fell by more than a little, or never was near.
-                    Level::Below if self.fell.contains(&of) => {
-                        limit == 0 || percent < limit * (share - slack)
-                    }
-                    Level::Below => taken <= limit && (limit == 0 || percent < limit * share),
-                };
-                assert!(
-                    fits,
-                    "{of:?} was told {told:?} at {taken} of {limit}, near at {share} %"
+            };
+            for quota in subject.quotas.iter() {
+                self.check_account(world, name, quota.resource.as_str(), true);
+                let of = (
+                    name.clone(),
+                    quota.resource.to_string(),
+                    quota.id.to_string(),
                 );
+                let is_valid = quota.valid_from.is_none_or(|from| from <= world.now)
+                    && quota.valid_until.is_none_or(|until| world.now < until);
+                let names = [name.as_str()];
+                let scene = world.ledger.scene(name, &names, world.now);
+                let gauges = scene.lines()[0].gauges(&quota.resource);
+                let in_force = gauges.iter().any(|gauge| gauge.quota().id == quota.id);
+                if !is_valid && !in_force {
+                    assert!(!self.levels.contains_key(&of), "{of:?} is not in force");
+                }
             }
+        }
+    }
+
+    fn check_account(&self, world: &BareLedger, name: &str, resource: &str, own: bool) {
+        if world.ledger.subject(name).is_none() {
+            return;
+        }
+        let names = [name];
+        let scene = world.ledger.scene(name, &names, world.now);
+        let line = &scene.lines()[0];
+        let key = quota_core::name::ResourceKey::parse(resource).unwrap();
+        if line.account(&key).is_none() {
+            return;
+        }
+        for gauge in line.gauges(&key) {
+            if own && gauge.pattern().is_some() {
+                continue;
+            }
+            let quota = gauge.quota();
+            let of = (name.to_owned(), resource.to_owned(), quota.id.to_string());
+            let told = self.levels.get(&of).copied().unwrap_or(Level::Below);
+            let bounds = matches!(quota.measure, Measure::Held | Measure::Counted(_));
+            let limit = quota.limit.value().filter(|_| bounds);
+            let Some(limit) = limit.filter(|_| quota.enforcement != Enforcement::Shadow) else {
+                assert_eq!(told, Level::Below, "{of:?} has no limit to be near");
+                continue;
+            };
+            let taken = i128::from(gauge.taken.used) + i128::from(gauge.taken.held);
+            let share = i128::from(quota.near_percent.unwrap_or(80));
+            let (percent, limit) = (taken * 100, i128::from(limit));
+            let slack = i128::from(HYSTERESIS_PERCENT).min(share / 2);
+            let fits = match told {
+                Level::Over => taken > limit,
+                Level::Near => taken <= limit && percent >= limit * (share - slack),
+                // It fell by more than a little, or never was near.
+                Level::Below if self.fell.contains(&of) => {
+                    limit == 0 || percent < limit * (share - slack)
+                }
+                Level::Below => taken <= limit && (limit == 0 || percent < limit * share),
+            };
+            assert!(
+                fits,
+                "{of:?} was told {told:?} at {taken} of {limit}, near at {share} %"
+            );
         }
     }
 }
@@ -158,7 +191,7 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
         }
     }
     told.hear(&notices);
-    told.check(&world.ledger, world, &decided.events);
+    told.check(world, &decided.events);
     // Nothing more is to tell of the same: what was told is remembered.
     let again = world.ledger.announce(world.now, &decided.events);
     let again = again
@@ -202,6 +235,7 @@ fn crossings_follow_the_law_over_random_lives() {
                     told.hear(&notices);
                     let next = world.ledger.next_announcement();
                     assert!(next.is_none_or(|next| next > world.now));
+                    told.check_own(&world, &auditor.subjects());
                     continue;
                 }
                 Step::Check(_) | Step::Fault(_) => continue,
@@ -214,8 +248,14 @@ fn crossings_follow_the_law_over_random_lives() {
             }
             while world.ledger.sweep(world.now, 64) {}
         }
-        let kept = restarted(&world.ledger, bounds);
+        let mut kept = restarted(&world.ledger, bounds);
+        // It looks once more at what was looked at before.
+        let again = kept.announce_due(world.now, usize::MAX);
+        let due = world.ledger.announce_due(world.now, usize::MAX);
+        assert_eq!(again, due, "a start tells the same");
         assert_eq!(kept.next_announcement(), world.ledger.next_announcement());
+        absorb(&mut kept, &again);
+        told.hear(&due);
         for ((name, resource, quota), level) in &told.levels {
             let subject = kept.subject(name).expect("it was not deleted");
             let key = quota_core::name::ResourceKey::parse(resource).unwrap();

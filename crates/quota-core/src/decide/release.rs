@@ -46,22 +46,17 @@ impl Ledger {
             }
         }
 
-        let charged = self.released(now, &live, &released, Cause::Release);
+        let charged = self.released(&live, &released, now, Cause::Release);
         let left = charged.allocation.clone();
         let allocation = left.filter(|left| !left.amounts.is_empty());
         let mut amounts = released;
         amounts.sort();
-        let mut changes: Vec<Change> = self
-            .closed_first(now, RowKey::Allocation(live.key.clone()))
-            .into_iter()
-            .collect();
-        changes.push(Change::Charged(Box::new(charged)));
         Ok(Step {
             answer: Answer::Released {
                 amounts,
                 allocation,
             },
-            changes,
+            changes: self.given_back(now, charged).collect(),
         })
     }
 
@@ -91,8 +86,8 @@ impl Ledger {
             },
             changes: first
                 .iter()
-                .map(|live| self.released(now, live, &live.amounts, Cause::ReleaseMatching))
-                .map(|charged| Change::Charged(Box::new(charged)))
+                .map(|live| self.released(live, &live.amounts, now, Cause::ReleaseMatching))
+                .flat_map(|charged| self.given_back(now, charged))
                 .collect(),
         }
     }
@@ -134,11 +129,19 @@ impl Ledger {
             .fold(512, usize::saturating_add)
     }
 
+    /// A release, after the end of what had ended by itself.
+    fn given_back(&self, now: Timestamp, charged: Charged) -> impl Iterator<Item = Change> {
+        let row = charged.allocation.as_ref().map(|row| row.key.clone());
+        let closed = row.and_then(|key| self.closed_first(now, RowKey::Allocation(key)));
+        let released = Change::Charged(Box::new(charged));
+        closed.into_iter().chain([released])
+    }
+
     fn released(
         &self,
-        now: Timestamp,
         live: &Arc<Allocation>,
         released: &Amounts,
+        now: Timestamp,
         cause: Cause,
     ) -> Charged {
         let used = negative(released);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quota_client::v1::event::Detail;
 use quota_client::v1::watch_service_client::WatchServiceClient;
 use quota_client::v1::{
     Amount, BatchItem, BatchRequest, ConsumeRequest, ErrorReason, Event, EventKind,
@@ -182,6 +183,51 @@ async fn each_event_once_through_kills() {
         .unwrap();
     let kinds: Vec<EventKind> = listed.events.iter().map(Event::kind).collect();
     assert!(kinds.contains(&EventKind::AllocationCreated), "{kinds:?}");
+}
+
+/// Whose usage changed just before a kill is told of after the start, though nothing changes it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_is_told_over_a_kill() {
+    const KILLS: i64 = 3;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut server = Server::start(&data);
+    for number in 1..=KILLS {
+        let consume = ConsumeRequest {
+            subject: format!("tenants/t{number}"),
+            amounts: vec![Amount {
+                resource: "compute.cpu".into(),
+                amount: number,
+            }],
+            ..ConsumeRequest::default()
+        };
+        let client = patient(&server.endpoint);
+        client.consume(consume).await.unwrap();
+        server.kill();
+        server = Server::start(&data);
+    }
+    let mut watch = patient(&server.endpoint).watch(WatchRequest {
+        from_sequence: Some(1),
+        kinds: vec![EventKind::UsageUpdated.into()],
+        ..WatchRequest::default()
+    });
+    let due: BTreeMap<String, i64> = (1..=KILLS)
+        .map(|number| (format!("tenants/t{number}"), number))
+        .chain([("system".to_owned(), KILLS * (KILLS + 1) / 2)])
+        .collect();
+    let mut told = BTreeMap::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while told != due {
+        let next = tokio::time::timeout_at(deadline, watch.next()).await;
+        let next = next.unwrap_or_else(|_| panic!("only {told:?} was told"));
+        for event in next.unwrap().events {
+            let Some(Detail::Usage(usage)) = event.detail else {
+                panic!("{event:?} says no usage");
+            };
+            let used = usage.accounts.iter().map(|account| account.used).sum();
+            told.insert(event.subject, used);
+        }
+    }
 }
 
 /// A watcher that takes nothing is cut off and told where to go on; nobody else notices.

@@ -1,8 +1,8 @@
 //! What is told once a second: who was refused how often, and what each subject that changed has now.
 //!
 //! It is counted here until its second is over, and then becomes events. Nothing that is decided depends on it: a
-//! kill loses the counts of at most a second of refusals, which changed nothing, and no usage that the next
-//! change would not tell.
+//! kill loses the counts of at most a second of refusals, which changed nothing. Whose usage changed stands in the
+//! journal, and is told after a start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,44 +125,51 @@ impl Tally {
         for event in events {
             match &event.change {
                 Change::Charged(charged) => {
-                    let changes = charged.used.iter().chain(&charged.held);
-                    self.stir(now, &charged.subject, &charged.also, changes);
+                    let changed = charged.used.iter().chain(&charged.held);
+                    let resources = changed.map(|(resource, _)| resource);
+                    self.stir(now, charge_set(&charged.subject, &charged.also), resources);
                 }
                 Change::UsageCorrected(correct) => {
-                    self.stir(now, &correct.subject, &correct.also, correct.amounts.iter());
+                    let resources = correct.amounts.iter().map(|(resource, _)| resource);
+                    self.stir(now, charge_set(&correct.subject, &correct.also), resources);
                 }
                 Change::UsageReset(reset) => {
-                    self.note(now);
-                    let resources = self.counted.stirred.entry(reset.subject.clone());
-                    resources.or_default().insert(reset.resource.clone());
+                    self.stir(now, [reset.subject.as_str()], [&reset.resource]);
                 }
                 _ => {}
             }
         }
     }
 
-    fn stir<'a>(
+    /// Notes that these resources of these subjects changed.
+    pub fn stir<'a>(
         &mut self,
         now: Timestamp,
-        subject: &SubjectName,
-        also: &[SubjectName],
-        changes: impl Iterator<Item = &'a (ResourceKey, i64)> + Clone,
+        names: impl IntoIterator<Item = &'a str>,
+        resources: impl IntoIterator<Item = &'a ResourceKey, IntoIter: Clone>,
     ) {
         self.note(now);
+        let resources = resources.into_iter();
         let stirred = &mut self.counted.stirred;
-        for name in charge_set(subject, also) {
+        for name in names {
             if !stirred.contains_key(name) {
                 let name = SubjectName::of_checked(name);
                 stirred.insert(name, BTreeSet::new());
             }
-            if let Some(resources) = stirred.get_mut(name) {
-                for (resource, _) in changes.clone() {
-                    if !resources.contains(resource) {
-                        resources.insert(resource.clone());
+            if let Some(have) = stirred.get_mut(name) {
+                for resource in resources.clone() {
+                    if !have.contains(resource) {
+                        have.insert(resource.clone());
                     }
                 }
             }
         }
+    }
+
+    /// Notes that what a subject has was told by somebody else.
+    pub fn was_told(&mut self, subject: &SubjectName) {
+        self.counted.stirred.remove(subject);
+        self.over.stirred.remove(subject);
     }
 
     /// Begins a new second where the one that is counted is over.

@@ -101,6 +101,8 @@ pub struct Parts {
     pub next_event: u64,
     /// What recovery did; absent where the store is new.
     pub report: Option<Report>,
+    /// The instant of the last batch; absent where there is none.
+    pub last: Option<quota_core::time::Timestamp>,
     /// Who still has to read what of the journal; what is pinned before the start is there after it.
     pub pins: Pins,
 }
@@ -124,6 +126,7 @@ impl Parts {
             marks: recovered.marks,
             next_event: recovered.next_event,
             report,
+            last: recovered.last.map(|stamp| stamp.now),
             pins: Pins::default(),
         }
     }

@@ -286,16 +286,9 @@ impl Tail {
 }
 
 fn read(sequence: u64, body: &[u8]) -> Result<ToldBatch, JournalError> {
-    ToldBatch::read(body).map_err(|error| unreadable(sequence, &error))
+    ToldBatch::read(body).map_err(JournalError::of_batch(sequence))
 }
 
 fn head(sequence: u64, body: &[u8]) -> Result<Head, JournalError> {
-    Head::read(body).map_err(|error| unreadable(sequence, &error))
-}
-
-fn unreadable(sequence: u64, error: &dyn std::fmt::Display) -> JournalError {
-    JournalError::Batch {
-        sequence,
-        why: error.to_string(),
-    }
+    Head::read(body).map_err(JournalError::of_batch(sequence))
 }

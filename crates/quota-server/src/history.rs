@@ -441,10 +441,8 @@ impl Follower {
             let Some(kept) = self.next()? else {
                 return Ok(true);
             };
-            let footprint = Footprint::read(&kept.body).map_err(|error| JournalError::Batch {
-                sequence: kept.sequence,
-                why: error.to_string(),
-            })?;
+            let footprint =
+                Footprint::read(&kept.body).map_err(JournalError::of_batch(kept.sequence))?;
             let mut book = shared.book.lock();
             let told = book.tell(kept.sequence, &footprint, &*shared.engine, shared.rows()?);
             if let Err(error) = told {

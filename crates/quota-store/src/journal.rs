@@ -139,6 +139,16 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// What to make of an error about a batch.
+    pub fn of_batch<E: std::fmt::Display>(sequence: u64) -> impl FnOnce(E) -> Self {
+        move |error| Self::Batch {
+            sequence,
+            why: error.to_string(),
+        }
+    }
+}
+
+impl JournalError {
     fn io(file: &str, error: io::Error) -> Self {
         let file = file.to_owned();
         Self::Io { file, error }

@@ -102,10 +102,13 @@ impl WatchService for Watch {
             cut: cut.clone(),
             stall_max: self.limits.stall_max,
             cut_off: self.cut_off.clone(),
-            _place: Held::new(permit, self.watchers.clone()),
         };
         tokio::spawn(watcher.run(place));
-        Ok(Response::new(Responses { responses, cut }))
+        Ok(Response::new(Responses {
+            responses,
+            cut,
+            _place: Held::new(permit, self.watchers.clone()),
+        }))
     }
 }
 
@@ -113,6 +116,8 @@ impl WatchService for Watch {
 pub struct Responses {
     responses: mpsc::Receiver<v1::WatchResponse>,
     cut: Arc<OnceLock<Status>>,
+    /// Held until the call is over: one that was cut off and takes nothing still has responses waiting for it.
+    _place: Held,
 }
 
 impl Stream for Responses {
@@ -138,7 +143,6 @@ struct Watcher {
     cut: Arc<OnceLock<Status>>,
     stall_max: Duration,
     cut_off: Counter,
-    _place: Held,
 }
 
 /// The place of a watcher, counted as long as it is held.

@@ -2,6 +2,7 @@
 
 mod retention;
 mod rows;
+mod untold;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,6 +31,7 @@ use super::{Fault, Parts, Shared};
 use crate::telemetry::metrics::{seconds, violations};
 use crate::telemetry::traces::{CallSpan, CommitSpan};
 use retention::Retention;
+use untold::untold;
 
 /// Longest wait for work; then what is due is looked after.
 const IDLE: Duration = Duration::from_millis(500);
@@ -102,6 +104,13 @@ impl Writer {
         let needed_by_answers = parts.marks.front().map_or(0, |(_, sequence)| *sequence);
         let keep = shared.options.audit_retention;
         let retention = Retention::new(shared.reader.clone(), parts.pins, keep);
+        let left = parts.last.map(|last| untold(&*shared.reader, last));
+        let tally = left.unwrap_or_else(|| Ok(Tally::default()));
+        let tally = tally.unwrap_or_else(|error| {
+            // A start does not need it, so damage there is no reason to refuse one.
+            warn!(%error, "usage that changed just before the last stop is told with its next change");
+            Tally::default()
+        });
         let mut writer = Self {
             ledger: parts.ledger,
             journal: parts.journal,
@@ -116,7 +125,7 @@ impl Writer {
             behind: false,
             rows_failed: None,
             next_event: parts.next_event,
-            tally: Tally::default(),
+            tally,
             doubted: false,
         };
         let now = writer.shared.clock.now();

@@ -67,10 +67,7 @@ impl Retention {
         }
         let limit = now.minus(self.keep);
         let found = self.reader.seek(&mut |sequence, body| {
-            let head = Head::read(body).map_err(|error| JournalError::Batch {
-                sequence,
-                why: error.to_string(),
-            })?;
+            let head = Head::read(body).map_err(JournalError::of_batch(sequence))?;
             Ok(head.now <= limit)
         });
         match found {

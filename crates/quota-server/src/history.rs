@@ -71,8 +71,8 @@ pub struct Lag {
 pub struct Summary {
     /// The kind of its resource.
     pub kind: Kind,
-    /// Most in use at any instant of the last 24 hours, to five minutes, in base units.
-    pub peak: i64,
+    /// Most in use at any instant of the last 24 hours, to five minutes, in base units; only of what is given back.
+    pub peak: Option<i64>,
     /// Everything since its history begins.
     pub total: Area,
     /// When its history begins.
@@ -262,9 +262,16 @@ impl History {
         };
         let from = now.minus(PEAK_SPAN);
         let (total, since) = open.total();
+        // A count only grows: its most would be all that was ever counted.
+        let peak = match open.kind() {
+            Kind::Allocation | Kind::Concurrency => {
+                Some(open.peak(self.shared.rows()?, (subject, resource), from)?)
+            }
+            Kind::Counter | Kind::Rate | Kind::PerRequest | Kind::Measured => None,
+        };
         Ok(Some(Summary {
             kind: open.kind(),
-            peak: open.peak(self.shared.rows()?, (subject, resource), from)?,
+            peak,
             total,
             since,
         }))

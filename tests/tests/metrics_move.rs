@@ -70,6 +70,7 @@ const MOVERS: &[Mover] = &[
         ],
         rows_that_fail,
     ),
+    (&["quota_history_lag_batches"], a_history),
     (&["quota_series_left_out"], many_subjects),
     (
         &["quota_clock_offset_seconds", "quota_clock_suspect"],
@@ -272,6 +273,41 @@ fn rows_that_fail(names: &[&str]) -> Pages {
     store.clock.advance(Duration::from_secs(1));
     let after = until_moved(&server, names, &before);
     store.rows.fail(0, 7);
+    (before, after)
+}
+
+/// What is charged is written down by the history when the clock says so, and until then is its lag.
+fn a_history(names: &[&str]) -> Pages {
+    let store = TestStore::new(Bounds::default());
+    let server = serve(&store);
+    let client = server.client();
+    let lag = |page: &str| value(page, "quota_history_lag_batches").unwrap();
+    let charge = || {
+        let charge = client.consume(cpu("tenants/a", 1));
+        server.runtime.block_on(charge).unwrap();
+    };
+    let written = || {
+        for _ in 0..10 {
+            store.clock.advance(Duration::from_secs(6));
+            charge();
+            for _ in 0..100 {
+                let page = gather(&server.engine);
+                if lag(&page) == 0.0 {
+                    return page;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        gather(&server.engine)
+    };
+    let before = written();
+    assert_eq!(lag(&before), 0.0);
+    for _ in 0..3 {
+        charge();
+    }
+    let after = until_moved(&server, names, &before);
+    assert_eq!(lag(&after), 3.0);
+    assert_eq!(lag(&written()), 0.0);
     (before, after)
 }
 

@@ -37,7 +37,8 @@ use book::{Book, Known};
 use rollup::Area;
 use series::{Keep, Open, Query, Series};
 use sweep::Sweep;
-use writing::Origin;
+pub use writing::unwritten;
+use writing::{Origin, PIN, needed_from};
 
 /// Bytes of memory for rows that are read.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -165,7 +166,7 @@ impl History {
         keep: Keep,
     ) -> std::io::Result<Self> {
         // Everything, until the rows say from where on.
-        let pin = engine.pins().pin("history", 1);
+        let pin = engine.pins().pin(PIN, 1);
         let shared = Arc::new(Shared {
             rows: OnceLock::new(),
             pin,
@@ -606,10 +607,6 @@ impl Follower {
         }
         shared.idle.store(false, Ordering::Release);
     }
-}
-
-fn needed_from(rows: &dyn Rows) -> u64 {
-    rows.applied().saturating_add(1)
 }
 
 /// Whether rows are of this journal, as far as it still tells.

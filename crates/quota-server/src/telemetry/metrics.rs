@@ -207,6 +207,8 @@ metrics! {
     apply_lag_batches: Gauge = "quota_apply_lag_batches", None, Gauge::default();
     /// 1 while rows or a base cannot be written.
     apply_failing: Gauge = "quota_apply_failing", None, Gauge::default();
+    /// Durable batches that the history of usage has not written down: it still needs them.
+    history_lag_batches: Gauge = "quota_history_lag_batches", None, Gauge::default();
     /// Time that the last start took to recover the state.
     recovery: Fraction = "quota_recovery", Some(Unit::Seconds), Fraction::default();
     /// Operations whose outcomes are remembered.

@@ -155,10 +155,10 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Calls that ended, by the code with which the answer began; CANCELLED where the caller or its deadline
-    /// ended the call first.
+    /// Calls that ended, by the code with which they did; CANCELLED where the caller or its deadline ended the
+    /// call first.
     rpc: Family<CallLabels, Counter> = "quota_rpc", None, Family::default();
-    /// Time from the arrival of a call to its answer.
+    /// Time from the arrival of a call to its answer; of a stream to where that begins.
     rpc_duration: Latencies = "quota_rpc_duration", Some(Unit::Seconds),
         Latencies::new_with_constructor(|| Histogram::new(CALL_SECONDS));
     /// Time from the arrival of a Check or BatchCheck to its answer.

@@ -7,7 +7,10 @@ use quota_client::v1::{
 use quota_core::Bounds;
 use quota_testkit::bare::BEGINNING;
 use quota_tests::grpc::InProcess;
+use quota_tests::lives::PATIENCE;
+use quota_tests::process::{Server, quotactl};
 use quota_tests::worlds::TestStore;
+use tokio::time::Instant;
 use tonic::Code;
 
 fn history_of(resource: &str) -> GetUsageHistoryRequest {
@@ -127,4 +130,30 @@ fn what_may_not_be_asked() {
         let named: Vec<&str> = error.violations.iter().map(|v| v.field.as_str()).collect();
         assert_eq!(named, fields, "{error:?}");
     }
+}
+
+/// A young account has its mean since it came into being, and what is small is not nothing.
+#[test]
+fn what_quotactl_says_of_a_young_account() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path());
+    let say = |arguments: &[&str]| {
+        let done = quotactl(&server.endpoint, arguments);
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    say(&["consume", "tenants/a", "compute.cpu=4cores"]);
+    let arguments = ["usage", "tenants/a", "--history", "1h"];
+    let asked = Instant::now();
+    let mut shown = say(&arguments);
+    while !shown.contains("mean") && asked.elapsed() < PATIENCE {
+        shown = say(&arguments);
+    }
+    assert!(shown.contains("mean 4 cores, now 4 cores, "), "{shown}");
+    assert!(!shown.contains(", 0 cores × h"), "{shown}");
+    let events = say(&["events", "--kind", "allocation_created"]);
+    assert!(
+        events.contains("compute.cpu +4 cores, (anonymous)"),
+        "{events}"
+    );
 }

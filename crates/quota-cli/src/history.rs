@@ -2,7 +2,7 @@
 
 use quota_client::v1::{
     ErrorReason, GetUsageHistoryRequest, GetUsageRequest, HistoryStep, Resource, ResourceKind,
-    SubjectUsage, UnitHours, UsagePoint, limit,
+    UnitHours, UsagePoint, limit,
 };
 use quota_client::{Client, ProtoDuration, Timestamp};
 use serde_json::{Value, json};
@@ -38,9 +38,15 @@ pub(crate) async fn history(
     length: &ProtoDuration,
 ) -> Result<Ending, Failure> {
     let start = times::ago(length).map_err(Failure::Usage)?;
+    let resources = match resource {
+        "" => resources(client, subject).await?,
+        resource => vec![resource.to_owned()],
+    };
     let mut all = Vec::new();
-    for (resource, since) in accounts(client, subject, resource).await? {
-        let history = read(client, subject, resource, start, length.seconds).await?;
+    for resource in resources {
+        let history = read(client, subject, resource.clone(), start, length.seconds).await?;
+        // Afterwards: the answer before waited for what was durable.
+        let since = since(client, subject, resource).await?;
         all.push(History { since, ..history });
     }
     if output.is_json() {
@@ -66,32 +72,36 @@ pub(crate) async fn history(
     Ok(Ending::Done)
 }
 
-/// The resources to show, and when the accounts came into being.
-async fn accounts(
-    client: &Client,
-    subject: &str,
-    resource: &str,
-) -> Result<Vec<(String, Option<Timestamp>)>, Failure> {
+async fn resources(client: &Client, subject: &str) -> Result<Vec<String>, Failure> {
     let request = GetUsageRequest {
         subject: subject.into(),
-        resource: resource.into(),
+        resource: String::new(),
+    };
+    let usage = client.get_usage(request).await?.usage.unwrap_or_default();
+    Ok(usage
+        .resources
+        .into_iter()
+        .map(|have| have.resource)
+        .collect())
+}
+
+/// When an account came into being; of a deleted subject nobody says.
+async fn since(
+    client: &Client,
+    subject: &str,
+    resource: String,
+) -> Result<Option<Timestamp>, Failure> {
+    let request = GetUsageRequest {
+        subject: subject.into(),
+        resource,
     };
     let usage = match client.get_usage(request).await {
         Ok(answer) => answer.usage.unwrap_or_default(),
-        // The history of a deleted subject can be read by who knows the resource.
-        Err(error) if !resource.is_empty() && error.reason == Some(ErrorReason::SubjectUnknown) => {
-            SubjectUsage::default()
-        }
+        Err(error) if error.reason == Some(ErrorReason::SubjectUnknown) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let told = usage.resources.into_iter();
-    let mut all: Vec<_> = told
-        .map(|have| (have.resource, have.unit_hours_since_time))
-        .collect();
-    if all.is_empty() && !resource.is_empty() {
-        all.push((resource.to_owned(), None));
-    }
-    Ok(all)
+    let account = usage.resources.into_iter().next();
+    Ok(account.and_then(|account| account.unit_hours_since_time))
 }
 
 async fn read(

@@ -23,6 +23,7 @@ use quota_tests::process::Server;
 use quota_tests::scrape::{samples, scrape, value};
 use quota_tests::worlds::TestStore;
 use tokio::runtime::Handle;
+use tonic::Code;
 use tonic::transport::Endpoint;
 
 const SECOND: i64 = 1_000_000_000;
@@ -70,6 +71,7 @@ const MOVERS: &[Mover] = &[
         ],
         rows_that_fail,
     ),
+    (&["quota_history_lag_batches"], a_history),
     (&["quota_series_left_out"], many_subjects),
     (
         &["quota_clock_offset_seconds", "quota_clock_suspect"],
@@ -275,6 +277,41 @@ fn rows_that_fail(names: &[&str]) -> Pages {
     (before, after)
 }
 
+/// What is charged is written down by the history when the clock says so, and until then is its lag.
+fn a_history(names: &[&str]) -> Pages {
+    let store = TestStore::new(Bounds::default());
+    let server = serve(&store);
+    let client = server.client();
+    let lag = |page: &str| value(page, "quota_history_lag_batches").unwrap();
+    let charge = || {
+        let charge = client.consume(cpu("tenants/a", 1));
+        server.runtime.block_on(charge).unwrap();
+    };
+    let written = || {
+        for _ in 0..10 {
+            store.clock.advance(Duration::from_secs(6));
+            charge();
+            for _ in 0..100 {
+                let page = gather(&server.engine);
+                if lag(&page) == 0.0 {
+                    return page;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        gather(&server.engine)
+    };
+    let before = written();
+    assert_eq!(lag(&before), 0.0);
+    for _ in 0..3 {
+        charge();
+    }
+    let after = until_moved(&server, names, &before);
+    assert_eq!(lag(&after), 3.0);
+    assert_eq!(lag(&written()), 0.0);
+    (before, after)
+}
+
 /// As many subjects as have series, and one more.
 fn many_subjects(_: &[&str]) -> Pages {
     let store = TestStore::new(Bounds::default());
@@ -372,7 +409,7 @@ fn a_watcher(names: &[&str]) -> Pages {
         let endpoint = Endpoint::from_shared(server.endpoint.clone()).unwrap();
         let endpoint = endpoint.initial_stream_window_size(65_535);
         let mut service = WatchServiceClient::new(endpoint.connect().await.unwrap());
-        let watching = service.watch(WatchRequest::default()).await.unwrap();
+        let mut watching = service.watch(WatchRequest::default()).await.unwrap();
         let before = gather(&server.engine);
         assert_eq!(value(&before, "quota_watchers "), Some(1.0));
         for _ in 0..40 {
@@ -387,7 +424,26 @@ fn a_watcher(names: &[&str]) -> Pages {
         while value(&gather(&server.engine), "quota_watchers_cut_total") != Some(1.0) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        drop(watching);
+        // The call ends with the status that its stream ends with, not with the one that it began with.
+        let ended = |page: &str, code: &str| {
+            let labels = r#"service="quota.v1.WatchService",method="Watch""#;
+            value(
+                page,
+                &format!(r#"quota_rpc_total{{{labels},code="{code}"}}"#),
+            )
+        };
+        let page = gather(&server.engine);
+        assert_eq!(ended(&page, "OK"), None, "it goes on");
+        let why = loop {
+            match watching.get_mut().message().await {
+                Ok(response) => assert!(response.is_some(), "it ends with a status"),
+                Err(why) => break why,
+            }
+        };
+        assert_eq!(why.code(), Code::ResourceExhausted);
+        let page = gather(&server.engine);
+        assert_eq!(ended(&page, "RESOURCE_EXHAUSTED"), Some(1.0));
+        assert_eq!(ended(&page, "OK"), None);
         before
     });
     assert_eq!(

@@ -364,9 +364,8 @@ async fn about(units: &mut Units<'_>, event: &Event) -> String {
                     parts.push(format!("{what}{} {sign}{shown}", amount.resource));
                 }
             }
-            let id = [&charge.allocation, &charge.hold];
-            let id = id.into_iter().filter_map(|name| name.rsplit('/').next());
-            parts.extend(id.filter(|id| !id.is_empty()).map(str::to_owned));
+            parts.extend(allocation_id(&charge.allocation));
+            parts.extend(last_part(&charge.hold));
             parts.join(", ")
         }
         Some(Detail::LimitChange(change)) => {
@@ -434,6 +433,19 @@ async fn about(units: &mut Units<'_>, event: &Event) -> String {
     }
 }
 
+/// The id of an allocation, of its name; the anonymous one has the further subjects in its place.
+fn allocation_id(name: &str) -> Option<String> {
+    match name.contains("/allocations/?") {
+        true => Some("(anonymous)".into()),
+        false => last_part(name),
+    }
+}
+
+fn last_part(name: &str) -> Option<String> {
+    let part = name.rsplit('/').next()?;
+    (!part.is_empty()).then(|| part.to_owned())
+}
+
 /// A quota, by its resource where it is named after that.
 fn quota_text(resource: &str, quota: &str) -> String {
     match quota == resource {
@@ -455,4 +467,24 @@ async fn finding_text(units: &mut Units<'_>, finding: &quota_client::v1::LimitFi
         reason.trim_start_matches("REFUSAL_REASON_"),
         finding.subject,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allocations_are_told_by_their_ids() {
+        for (name, told) in [
+            ("tenants/a/allocations/job-1", Some("job-1")),
+            ("tenants/a/allocations/?", Some("(anonymous)")),
+            (
+                "tenants/a/allocations/?teams/x,users/u",
+                Some("(anonymous)"),
+            ),
+            ("", None),
+        ] {
+            assert_eq!(allocation_id(name).as_deref(), told, "{name}");
+        }
+    }
 }

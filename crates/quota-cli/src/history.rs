@@ -1,14 +1,14 @@
 //! `usage --history`: how accounts went, drawn in the terminal.
 
 use quota_client::v1::{
-    GetUsageHistoryRequest, GetUsageRequest, HistoryStep, ResourceKind, UnitHours, UsagePoint,
-    limit,
+    ErrorReason, GetUsageHistoryRequest, GetUsageRequest, HistoryStep, Resource, ResourceKind,
+    UnitHours, UsagePoint, limit,
 };
 use quota_client::{Client, ProtoDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::output::{Output, time};
-use crate::units::Units;
+use crate::units::{self, Units};
 use crate::{Ending, Failure, chart, json as show, times};
 
 /// Most steps in one answer.
@@ -26,6 +26,8 @@ struct History {
     step: HistoryStep,
     points: Vec<UsagePoint>,
     complete: bool,
+    /// When the account came into being, where that is known.
+    since: Option<Timestamp>,
 }
 
 /// Shows how the accounts of a subject went in the last `length`; of one resource where it is named.
@@ -42,7 +44,10 @@ pub(crate) async fn history(
     };
     let mut all = Vec::new();
     for resource in resources {
-        all.push(read(client, subject, resource, start, length.seconds).await?);
+        let history = read(client, subject, resource.clone(), start, length.seconds).await?;
+        // Afterwards: the answer before waited for what was durable.
+        let since = since(client, subject, resource).await?;
+        all.push(History { since, ..history });
     }
     if output.is_json() {
         let series = all.iter().map(series_json).collect::<Value>();
@@ -80,6 +85,25 @@ async fn resources(client: &Client, subject: &str) -> Result<Vec<String>, Failur
         .collect())
 }
 
+/// When an account came into being; of a deleted subject nobody says.
+async fn since(
+    client: &Client,
+    subject: &str,
+    resource: String,
+) -> Result<Option<Timestamp>, Failure> {
+    let request = GetUsageRequest {
+        subject: subject.into(),
+        resource,
+    };
+    let usage = match client.get_usage(request).await {
+        Ok(answer) => answer.usage.unwrap_or_default(),
+        Err(error) if error.reason == Some(ErrorReason::SubjectUnknown) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let account = usage.resources.into_iter().next();
+    Ok(account.and_then(|account| account.unit_hours_since_time))
+}
+
 async fn read(
     client: &Client,
     subject: &str,
@@ -113,6 +137,7 @@ async fn read(
                 step,
                 points,
                 complete,
+                since: None,
             });
         }
         request.page_token = page.next_page_token;
@@ -162,59 +187,57 @@ async fn draw(units: &mut Units<'_>, subject: &str, history: &History) -> Vec<St
     let indent = high.chars().count().max(half.chars().count()) + 2;
     let (from, to) = (short(first.start_time), short(last.end_time));
     lines.push(chart::below(columns.len(), indent, &from, &to));
-    lines.push(summary(units, history, last, limit).await);
+    let resource = units.of(key).await.unwrap_or_default();
+    lines.push(summary(&resource, history, last, limit));
     if !history.complete {
         lines.push("the server is still reading its journal; the newest is missing".to_owned());
     }
     lines
 }
 
-async fn summary(
-    units: &mut Units<'_>,
+fn summary(
+    resource: &Resource,
     history: &History,
     last: &UsagePoint,
     limit: Option<i64>,
 ) -> String {
-    let key = &history.resource;
     let points = &history.points;
+    let shown = |amount| units::show(amount, resource);
     let mut parts = Vec::new();
     if is_level(history.kind) {
         if let Some(peak) = points.iter().rev().max_by_key(|point| point.used_max) {
-            let (shown, at) = (units.show(key, peak.used_max).await, short(peak.start_time));
-            parts.push(format!("peak {shown} at {at}"));
+            let at = short(peak.start_time);
+            parts.push(format!("peak {} at {at}", shown(peak.used_max)));
         }
-        let area: i128 = points
-            .iter()
-            .map(|point| area(point.unit_hours.as_ref()))
-            .sum();
-        let (start, end) = (
-            points.first().and_then(|point| point.start_time),
-            last.end_time,
-        );
-        let nanos = |at: Option<Timestamp>| {
-            at.map_or(0, |at| {
-                i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos)
-            })
-        };
-        let number = |wide: i128| i64::try_from(wide).unwrap_or(i64::MAX);
-        let mean = area.checked_div(nanos(end) - nanos(start)).unwrap_or(0);
-        let mean = units.show(key, number(mean)).await;
+        let areas = points.iter().map(|point| area(point.unit_hours.as_ref()));
+        let area: i128 = areas.sum();
+        // Before it came into being it had not nothing: it was not.
+        let first = points.first().and_then(|point| point.start_time);
+        let began = nanos(first).max(nanos(history.since));
+        let mean = units::show_part(area, nanos(last.end_time) - began, resource);
         parts.push(format!("mean {mean}"));
-        parts.push(format!("now {}", units.show(key, last.used_last).await));
-        let hours = units.show(key, number(area / HOUR_NS)).await;
+        parts.push(format!("now {}", shown(last.used_last)));
+        let hours = units::show_part(area, HOUR_NS, resource);
         parts.push(format!("{hours} × h"));
     } else {
         let counted = points.iter().map(|point| point.counted);
         let counted = counted.fold(0, i64::saturating_add);
-        parts.push(format!("{} in all", units.show(key, counted).await));
+        parts.push(format!("{} in all", shown(counted)));
     }
     if let Some(limit) = limit {
-        parts.push(format!("limit {}", units.show(key, limit).await));
+        parts.push(format!("limit {}", shown(limit)));
     }
     let sum = |count: fn(&UsagePoint) -> i64| points.iter().map(count).fold(0, i64::saturating_add);
     parts.push(format!("{} granted", sum(|point| point.granted_count)));
     parts.push(format!("{} refused", sum(|point| point.refused_count)));
     parts.join(", ")
+}
+
+/// Nanoseconds since the Unix epoch.
+fn nanos(at: Option<Timestamp>) -> i128 {
+    at.map_or(0, |at| {
+        i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos)
+    })
 }
 
 fn minutes(minutes: usize) -> String {
@@ -267,4 +290,55 @@ fn series_json(history: &History) -> Value {
         "complete": history.complete,
         "points": history.points.iter().map(point).collect::<Value>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos: 0 })
+    }
+
+    /// An account of 4 cores that came into being ten minutes before the end of its first hour, and lost half of
+    /// it after half of the next.
+    #[test]
+    fn the_mean_is_of_the_time_since_it_came_into_being() {
+        let point = |hour: i64, used_last, core_minutes: i64| UsagePoint {
+            start_time: at(hour * 3600),
+            end_time: at(hour * 3600 + 3600),
+            used_max: 4000,
+            used_last,
+            unit_hours: Some(UnitHours {
+                hours: core_minutes * 1000 / 60,
+                nanos: core_minutes * 1000 % 60 * 60_000_000_000,
+            }),
+            ..UsagePoint::default()
+        };
+        let cpu = Resource {
+            base_unit: "millicores".into(),
+            display_unit: "cores".into(),
+            display_ratio: 1000,
+            ..Resource::default()
+        };
+        let mut history = History {
+            resource: "compute.cpu".into(),
+            kind: ResourceKind::Allocation,
+            step: HistoryStep::Hour,
+            points: vec![point(0, 4000, 40), point(1, 2000, 180)],
+            complete: true,
+            since: at(3000),
+        };
+        let told = |history: &History| summary(&cpu, history, &history.points[1], None);
+        let text = told(&history);
+        assert!(
+            text.contains("mean ~3.143 cores, now 2 cores, ~3.667 cores × h"),
+            "{text}"
+        );
+        // One that was there before counts from where the first step begins.
+        history.since = at(-9000);
+        assert!(told(&history).contains("mean ~1.833 cores"));
+        history.since = None;
+        assert!(told(&history).contains("mean ~1.833 cores"));
+    }
 }

@@ -216,42 +216,51 @@ fn units_of(resource: &Resource) -> String {
 
 /// An amount in the unit that people use, exact to three digits behind the point, else in base units.
 pub(crate) fn show(amount: i64, resource: &Resource) -> String {
+    show_part(amount.into(), 1, resource)
+}
+
+/// The same of `amount` divided by `by`, such as a mean.
+pub(crate) fn show_part(amount: i128, by: i128, resource: &Resource) -> String {
+    let by = by.max(1);
     if amount < 0 {
-        return format!("-{}", show(amount.saturating_neg(), resource));
+        let positive = amount.saturating_neg().min(i64::MAX.into());
+        return format!("-{}", show_part(positive, by, resource));
     }
-    let ratio = resource.display_ratio.max(1);
+    let ratio = i128::from(resource.display_ratio.max(1));
     let decimal_bytes = DECIMAL
         .iter()
         .any(|(name, _)| *name == resource.display_unit);
     if resource.base_unit == "bytes" {
         let table = if decimal_bytes { DECIMAL } else { BINARY };
-        let unit = table.iter().find(|(_, bytes)| amount >= *bytes);
+        let whole = amount / by;
+        let unit = table.iter().find(|(_, bytes)| whole >= (*bytes).into());
         return match unit {
-            Some((name, bytes)) => decimal(amount, *bytes, name),
-            None => format!("{amount} B"),
+            Some((name, bytes)) => decimal(amount, by.saturating_mul((*bytes).into()), name),
+            None => decimal(amount, by, "B"),
         };
     }
     if ratio == 1 {
-        return amount.to_string();
+        return decimal(amount, by, "");
     }
     // Less than can be shown is shown in base units, and not as nothing.
-    if amount != 0 && i128::from(amount) * 2000 < i128::from(ratio) {
-        return format!("{amount} {}", resource.base_unit);
+    let display = by.saturating_mul(ratio);
+    if amount != 0 && amount.saturating_mul(2000) < display {
+        return decimal(amount, by, &resource.base_unit);
     }
-    decimal(amount, ratio, &resource.display_unit)
+    decimal(amount, display, &resource.display_unit)
 }
 
-fn decimal(amount: i64, ratio: i64, unit: &str) -> String {
-    let thousandths = (i128::from(amount) * 1000 + i128::from(ratio) / 2) / i128::from(ratio);
-    let exact = (i128::from(amount) * 1000) % i128::from(ratio) == 0;
-    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
+/// `amount` divided by `by`, to three digits behind the point.
+fn decimal(amount: i128, by: i128, unit: &str) -> String {
+    let (whole, left) = (amount / by, (amount % by).saturating_mul(1000));
+    let thousandths = left.saturating_add(by / 2) / by;
+    let (whole, rest) = (whole + thousandths / 1000, thousandths % 1000);
     let digits = format!("{rest:03}");
     let digits = digits.trim_end_matches('0');
-    let about = if exact { "" } else { "~" };
-    match digits {
-        "" => format!("{about}{whole} {unit}"),
-        digits => format!("{about}{whole}.{digits} {unit}"),
-    }
+    let about = if left % by == 0 { "" } else { "~" };
+    let point = if digits.is_empty() { "" } else { "." };
+    let space = if unit.is_empty() { "" } else { " " };
+    format!("{about}{whole}{point}{digits}{space}{unit}")
 }
 
 #[cfg(test)]
@@ -303,6 +312,35 @@ mod tests {
         assert_eq!(show(5_000_000_000, &egress), "5 GB");
         assert_eq!(show(1_500_000_000_000, &egress), "1.5 TB");
         assert_eq!(show(1, &resource("micro", "units", 1_000_000)), "1 micro");
+    }
+
+    #[test]
+    fn shown_parts_are_not_cut_to_whole_units() {
+        let hour = 3_600_000_000_000;
+        let (cpu, count) = (
+            resource("millicores", "cores", 1000),
+            resource("count", "count", 1),
+        );
+        let memory = resource("bytes", "GiB", 1 << 30);
+        assert_eq!(show_part(2700 * hour, 2 * hour, &cpu), "1.35 cores");
+        assert_eq!(show_part(4000 * hour / 3600, hour, &cpu), "~0.001 cores");
+        assert_eq!(
+            show_part(300 * hour / 3600, hour, &cpu),
+            "~0.083 millicores"
+        );
+        assert_eq!(show_part(5, 2, &count), "2.5");
+        assert_eq!(show_part(2, 3, &count), "~0.667");
+        assert_eq!(show_part(1999, 1000, &count), "1.999");
+        assert_eq!(show_part(19_999, 10_000, &count), "~2");
+        assert_eq!(show_part(-5, 2, &count), "-2.5");
+        assert_eq!(show_part(3 << 30, 2, &memory), "1.5 GiB");
+        assert_eq!(show_part(1, 2, &memory), "0.5 B");
+        assert_eq!(show_part(0, hour, &memory), "0 B");
+        let wide = i128::from(i64::MAX) * i128::from(i64::MAX);
+        assert_eq!(
+            show_part(wide, i64::MAX.into(), &count),
+            i64::MAX.to_string()
+        );
     }
 
     const PIECES: &[&str] = &[

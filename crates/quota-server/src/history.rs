@@ -37,7 +37,8 @@ use book::{Book, Known};
 use rollup::Area;
 use series::{Keep, Open, Query, Series};
 use sweep::Sweep;
-use writing::Origin;
+pub use writing::unwritten;
+use writing::{Origin, PIN, needed_from};
 
 /// Bytes of memory for rows that are read.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -71,8 +72,8 @@ pub struct Lag {
 pub struct Summary {
     /// The kind of its resource.
     pub kind: Kind,
-    /// Most in use at any instant of the last 24 hours, to five minutes, in base units.
-    pub peak: i64,
+    /// Most in use at any instant of the last 24 hours, to five minutes, in base units; only of what is given back.
+    pub peak: Option<i64>,
     /// Everything since its history begins.
     pub total: Area,
     /// When its history begins.
@@ -165,7 +166,7 @@ impl History {
         keep: Keep,
     ) -> std::io::Result<Self> {
         // Everything, until the rows say from where on.
-        let pin = engine.pins().pin("history", 1);
+        let pin = engine.pins().pin(PIN, 1);
         let shared = Arc::new(Shared {
             rows: OnceLock::new(),
             pin,
@@ -262,9 +263,16 @@ impl History {
         };
         let from = now.minus(PEAK_SPAN);
         let (total, since) = open.total();
+        // A count only grows: its most would be all that was ever counted.
+        let peak = match open.kind() {
+            Kind::Allocation | Kind::Concurrency => {
+                Some(open.peak(self.shared.rows()?, (subject, resource), from)?)
+            }
+            Kind::Counter | Kind::Rate | Kind::PerRequest | Kind::Measured => None,
+        };
         Ok(Some(Summary {
             kind: open.kind(),
-            peak: open.peak(self.shared.rows()?, (subject, resource), from)?,
+            peak,
             total,
             since,
         }))
@@ -597,10 +605,6 @@ impl Follower {
         }
         shared.idle.store(false, Ordering::Release);
     }
-}
-
-fn needed_from(rows: &dyn Rows) -> u64 {
-    rows.applied().saturating_add(1)
 }
 
 /// Whether rows are of this journal, as far as it still tells.

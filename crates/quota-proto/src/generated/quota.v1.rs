@@ -1336,7 +1336,7 @@ pub struct ResourceUsage {
     #[prost(message, repeated, tag = "5")]
     pub effective_limits: ::prost::alloc::vec::Vec<EffectiveLimit>,
     /// Most in use at any instant of the last 24 hours, to five minutes, in base units. Only in the answer of GetUsage.
-    /// Absent in lists, of a RATE, and where there is no history.
+    /// Absent in lists, of a COUNTER and a RATE, and where there is no history.
     #[prost(int64, optional, tag = "6")]
     pub used_peak_day: ::core::option::Option<i64>,
     /// What was in use over time, since `unit_hours_since_time`. Only in the answer of GetUsage. Absent in lists, of a

@@ -103,22 +103,19 @@ impl Views {
         found.filter(|subject| !is_dead(&self.tables().dying, subject))
     }
 
-    /// Chooses the subjects that have metrics of their own; once, before anything is published.
+    /// Chooses the subjects that have metrics of their own; once.
     pub fn show(&self, selection: Selection) {
         let shown = self.shown.get_or_init(|| ShownSubjects::new(selection));
-        self.each_name(|name| shown.came(name));
+        shown.fill(|each| {
+            for name in self.subjects.pin().keys() {
+                each(name);
+            }
+        });
     }
 
     /// The subjects that have metrics of their own.
     pub fn shown(&self) -> Option<&ShownSubjects> {
         self.shown.get()
-    }
-
-    /// Shows every name, in no order.
-    pub fn each_name(&self, mut each: impl FnMut(&SubjectName)) {
-        for name in self.subjects.pin().keys() {
-            each(name);
-        }
     }
 
     fn came(&self, name: &SubjectName) {

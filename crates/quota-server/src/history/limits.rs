@@ -62,16 +62,24 @@ pub struct Limits {
     changed: BTreeMap<SubjectPattern, Arc<QuotaList>>,
     /// Grows whenever a default changes, so that what was worked out before is worked out anew.
     epoch: u64,
-    /// Some default has a time from or until which it is in force.
-    timed: bool,
+    /// How many patterns have a default that is in force only from or until some time.
+    timed: usize,
+}
+
+/// Whether time alone changes what is in force.
+fn is_timed(quotas: &QuotaList) -> bool {
+    let timed = |quota: &Arc<Quota>| quota.valid_from.is_some() || quota.valid_until.is_some();
+    quotas.iter().any(timed)
 }
 
 impl Limits {
     /// Lays down what was written before, or what is in force where the journal no longer tells.
     pub fn lay(&mut self, pattern: SubjectPattern, quotas: QuotaList) {
+        let before = self.defaults.get(&pattern);
+        let was_timed = before.is_some_and(|entry| is_timed(&entry.quotas));
+        let others = self.timed.saturating_sub(usize::from(was_timed));
+        self.timed = others.saturating_add(usize::from(is_timed(&quotas)));
         self.defaults.set(pattern, quotas);
-        let mut all = self.defaults.iter().flat_map(|entry| entry.quotas.iter());
-        self.timed = all.any(|quota| quota.valid_from.is_some() || quota.valid_until.is_some());
         self.epoch += 1;
     }
 
@@ -95,7 +103,7 @@ impl Limits {
 
     /// What changes whenever a limit may, apart from a subject's own quotas; none where time alone may change it.
     pub fn epoch(&self) -> Option<u64> {
-        (!self.timed).then_some(self.epoch)
+        (self.timed == 0).then_some(self.epoch)
     }
 
     /// The least limit that can refuse; unlimited where quotas say so and none has a value; none without any.
@@ -133,5 +141,80 @@ impl Limits {
             (None, false) => Some(Limit::Unlimited),
             (None, true) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quota_core::labels::Labels;
+    use quota_core::quota::{Enforcement, Origin, PATTERNS_MAX};
+
+    use super::*;
+
+    const BEGINNING: Timestamp = Timestamp::from_nanos(0);
+
+    fn list(until: Option<Timestamp>) -> QuotaList {
+        let mut list = QuotaList::default();
+        list.put(Arc::new(Quota {
+            resource: ResourceKey::parse("compute.cpu").unwrap(),
+            id: Id::parse("q").unwrap(),
+            limit: Limit::Value(10),
+            measure: Measure::Held,
+            enforcement: Enforcement::Deny,
+            state: State::Active,
+            valid_from: None,
+            valid_until: until,
+            max_request: None,
+            near_percent: None,
+            rates_before: Vec::new(),
+            display_name: String::new(),
+            labels: Labels::default(),
+            origin: Origin::Override,
+            created: BEGINNING,
+            updated: BEGINNING,
+            version: 1,
+        }));
+        list
+    }
+
+    fn pattern(text: &str) -> SubjectPattern {
+        SubjectPattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn limits_change_by_time_alone_while_some_default_does() {
+        let mut limits = Limits::default();
+        let timed = || list(Some(BEGINNING));
+        let (one, other) = ("tenants/*", "tenants/*/users/*");
+        for (of, quotas, lasting) in [
+            (one, list(None), true),
+            (one, timed(), false),
+            (one, timed(), false),
+            (other, timed(), false),
+            (one, list(None), false),
+            (other, QuotaList::default(), true),
+            (one, QuotaList::default(), true),
+            (one, timed(), false),
+            (one, QuotaList::default(), true),
+        ] {
+            let before = limits.epoch;
+            limits.lay(pattern(of), quotas);
+            assert_ne!(limits.epoch, before);
+            assert_eq!(limits.epoch().is_some(), lasting, "{of}");
+        }
+    }
+
+    /// As many patterns as there may be: it would not end if each looked at all the others.
+    #[test]
+    fn as_many_patterns_as_there_may_be() {
+        let mut limits = Limits::default();
+        for at in 0..PATTERNS_MAX {
+            limits.lay(pattern(&format!("tenants/t{at}/users/*")), list(None));
+        }
+        let subject = SubjectName::parse("tenants/t7/users/u").unwrap();
+        let cpu = ResourceKey::parse("compute.cpu").unwrap();
+        let limit = limits.of(&subject, &cpu, &[], BEGINNING);
+        assert_eq!(limit, Some(Limit::Value(10)));
+        assert!(limits.epoch().is_some());
     }
 }

@@ -8,7 +8,7 @@ use quota_core::name::{ResourceKey, SubjectName, SubjectPattern};
 use quota_core::quota::{QuotaList, Target};
 use quota_core::record::{Record, RecordKey};
 use quota_store::Rows;
-use quota_store::journal::Hash;
+use quota_store::journal::{Hash, JournalReader, Pins};
 use quota_store::rows::{RowChange, RowsError};
 
 use super::book::Book;
@@ -17,6 +17,9 @@ use super::rollup::Bucket;
 
 /// The key of the row that says which journal this is the history of, and from where on it is whole.
 const ORIGIN: &[u8] = b"o";
+
+/// The name of its pin in the journal.
+pub(super) const PIN: &str = "history";
 
 /// Which journal a history is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,6 +62,21 @@ impl Origin {
             sequence: self.position,
         }
     }
+}
+
+/// The first batch that is not written down.
+pub(super) fn needed_from(rows: &dyn Rows) -> u64 {
+    rows.applied().saturating_add(1)
+}
+
+/// Durable batches that a history still needs, as its pin says: so it can be told also while the history cannot be
+/// opened, or hangs. None where none is kept.
+pub fn unwritten(journal: &dyn JournalReader, pins: &Pins) -> u64 {
+    let needed = pins.list().into_iter().filter(|(name, _)| name == PIN);
+    needed.map(|(_, from)| from).min().map_or(0, |from| {
+        let from = from.max(journal.first_sequence());
+        journal.next_sequence().saturating_sub(from)
+    })
 }
 
 /// What is to be written down, as of one batch.

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use hyper::body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
@@ -116,8 +117,9 @@ pub struct Watched<S> {
 impl<S, B, R> Service<Request<B>> for Watched<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    R: Body,
 {
-    type Response = S::Response;
+    type Response = Response<Watching<R>>;
     type Error = S::Error;
     type Future = Answer<S::Future>;
 
@@ -149,25 +151,89 @@ pin_project! {
 impl<F, R, E> Future for Answer<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: Body,
 {
-    type Output = F::Output;
+    type Output = Result<Response<Watching<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.inner.poll(context));
-        if let (Some(call), Ok(response)) = (this.call.take(), &mut answer) {
-            call.end(response.headers_mut());
+        let mut response = ready!(this.inner.poll(context))?;
+        if let Some(call) = this.call {
+            call.answer(response.headers_mut());
         }
-        Poll::Ready(answer)
+        // An answer that is nothing but a status has it at its head; all others have it at their end.
+        if let Some(code) = code_of(response.headers()) {
+            end(this.call, code);
+        } else if response.body().is_end_stream() {
+            end(this.call, Code::Ok);
+        }
+        let call = this.call.take();
+        Poll::Ready(Ok(response.map(|inner| Watching { inner, call })))
     }
 }
 
-/// A call under way. Dropped before its answer, it was cancelled: by the caller, or by its deadline.
+pin_project! {
+    /// What is answered, up to the status at its end: a stream may go on for days and fail then.
+    pub struct Watching<B> {
+        #[pin]
+        inner: B,
+        call: Option<Call>,
+    }
+}
+
+impl<B: Body> Body for Watching<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(context));
+        let status = match &frame {
+            Some(Ok(frame)) => frame.trailers_ref().and_then(code_of),
+            Some(Err(_)) => Some(Code::Unknown),
+            None => None,
+        };
+        if let Some(code) = status {
+            end(this.call, code);
+        } else if frame.is_none() || this.inner.is_end_stream() {
+            end(this.call, Code::Ok);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The code in the head of an answer, or at its end.
+fn code_of(headers: &HeaderMap) -> Option<Code> {
+    let status = headers.get(GRPC_STATUS)?;
+    Some(Code::from_bytes(status.as_bytes()))
+}
+
+/// Ends a call that has not ended.
+fn end(call: &mut Option<Call>, code: Code) {
+    if let Some(mut call) = call.take() {
+        call.code = code;
+    }
+}
+
+/// A call under way. Dropped before its end, it was cancelled: by the caller, or by its deadline.
 struct Call {
     shared: Arc<Shared>,
     method: Arc<Method>,
     id: HeaderValue,
     began_ns: i64,
+    /// How long the answer, or its first part, took.
+    took_ns: Option<i64>,
     code: Code,
     span: Option<CallSpan>,
 }
@@ -186,26 +252,31 @@ impl Call {
             id,
             span,
             began_ns: shared.engine.clock().boot_ns(),
+            took_ns: None,
             code: Code::Cancelled,
             shared: shared.clone(),
         }
     }
 
-    fn end(mut self, headers: &mut HeaderMap) {
-        let status = headers.get(GRPC_STATUS);
-        self.code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
+    fn answer(&mut self, headers: &mut HeaderMap) {
+        self.took_ns = Some(self.so_far_ns());
         let mut id = self.id.clone();
         // Kept out of the tables that compress headers: it never comes again.
         id.set_sensitive(true);
         headers.insert(REQUEST_ID, id);
     }
+
+    fn so_far_ns(&self) -> i64 {
+        let now_ns = self.shared.engine.clock().boot_ns();
+        now_ns.saturating_sub(self.began_ns)
+    }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let engine = &self.shared.engine;
-        let took_ns = engine.clock().boot_ns().saturating_sub(self.began_ns);
-        self.method.count(self.code, took_ns, engine.metrics());
+        let took_ns = self.took_ns.unwrap_or_else(|| self.so_far_ns());
+        let metrics = self.shared.engine.metrics();
+        self.method.count(self.code, took_ns, metrics);
         let trace_id = self.span.as_ref().map(CallSpan::trace_id);
         if let Some(span) = &self.span {
             span.end(self.code);
@@ -263,11 +334,15 @@ impl Method {
     }
 }
 
-/// Every method that is served, by its path. Reflection is a stream that lasts as long as its reader likes,
-/// and is counted with what is unknown.
+/// Every method that is served, by its path.
 fn known_methods() -> HashMap<String, Arc<Method>> {
     let mut methods = HashMap::new();
-    for encoded in [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
+    for encoded in [
+        FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ] {
         let set =
             FileDescriptorSet::decode(encoded).expect("generated descriptors are well formed");
         for file in &set.file {
@@ -311,7 +386,13 @@ mod tests {
         let methods = known_methods();
         assert!(methods["/quota.v1.CheckService/Check"].is_check);
         assert!(!methods["/quota.v1.ConsumeService/Consume"].is_check);
-        assert!(methods.contains_key("/grpc.health.v1.Health/Watch"));
+        for served in [
+            "/grpc.health.v1.Health/Watch",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        ] {
+            assert!(methods.contains_key(served), "{served}");
+        }
         for (at, code) in CODES.iter().enumerate() {
             let number = i32::try_from(at).unwrap();
             let description = format!("{:?}", Code::from_i32(number)).to_lowercase();

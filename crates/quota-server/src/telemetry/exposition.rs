@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use super::metrics::{seconds, whole};
 use super::subjects;
 use crate::engine::{Condition, Engine};
+use crate::history;
 
 /// The one path.
 pub const PATH: &str = "/metrics";
@@ -161,6 +162,8 @@ pub fn gather(engine: &Engine) -> String {
     let failing = progress.failed.is_some() || progress.base_failed.is_some();
     metrics.apply_failing.set(i64::from(failing));
     metrics.apply_lag.set(whole(progress.waiting_bytes));
+    let unwritten = history::unwritten(engine.journal().as_ref(), engine.pins());
+    metrics.history_lag_batches.set(whole(unwritten));
     let state = clock.state();
     metrics.clock_offset.set(seconds(state.offset_ns));
     metrics.clock_suspect.set(i64::from(state.suspect));

@@ -155,10 +155,10 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Calls that ended, by the code with which the answer began; CANCELLED where the caller or its deadline
-    /// ended the call first.
+    /// Calls that ended, by the code with which they did; CANCELLED where the caller or its deadline ended the
+    /// call first.
     rpc: Family<CallLabels, Counter> = "quota_rpc", None, Family::default();
-    /// Time from the arrival of a call to its answer.
+    /// Time from the arrival of a call to its answer; of a stream to where that begins.
     rpc_duration: Latencies = "quota_rpc_duration", Some(Unit::Seconds),
         Latencies::new_with_constructor(|| Histogram::new(CALL_SECONDS));
     /// Time from the arrival of a Check or BatchCheck to its answer.
@@ -207,6 +207,8 @@ metrics! {
     apply_lag_batches: Gauge = "quota_apply_lag_batches", None, Gauge::default();
     /// 1 while rows or a base cannot be written.
     apply_failing: Gauge = "quota_apply_failing", None, Gauge::default();
+    /// Durable batches that the history of usage has not written down: it still needs them.
+    history_lag_batches: Gauge = "quota_history_lag_batches", None, Gauge::default();
     /// Time that the last start took to recover the state.
     recovery: Fraction = "quota_recovery", Some(Unit::Seconds), Fraction::default();
     /// Operations whose outcomes are remembered.

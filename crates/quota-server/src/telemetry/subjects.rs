@@ -54,13 +54,18 @@ pub struct ShownSubjects {
     state: Mutex<Shown>,
 }
 
+/// All that are selected, in their order. Whoever goes makes room for the next at once: a look at all subjects for it
+/// would be a walk of a million, and would miss who comes meanwhile.
 #[derive(Default)]
 struct Shown {
-    names: BTreeSet<(usize, SubjectName)>,
-    left_out: usize,
-    /// One that was shown has gone, and its place is free for one that was left out.
-    stale: bool,
+    /// The first.
+    names: BTreeSet<Place>,
+    /// All that come after them.
+    left_out: BTreeSet<Place>,
 }
+
+/// Rank and name.
+type Place = (usize, SubjectName);
 
 impl ShownSubjects {
     /// None yet.
@@ -71,23 +76,27 @@ impl ShownSubjects {
         }
     }
 
+    /// Takes all that there are. Who comes or goes meanwhile waits, so that nobody is missed.
+    pub fn fill(&self, each_name: impl FnOnce(&mut dyn FnMut(&SubjectName))) {
+        let mut state = self.state.lock();
+        each_name(&mut |name| {
+            if let Some(rank) = self.selection.rank(name.as_str()) {
+                state.add((rank, name.clone()));
+            }
+        });
+    }
+
     /// A subject came into being.
     pub fn came(&self, name: &SubjectName) {
         if let Some(rank) = self.selection.rank(name.as_str()) {
-            self.state.lock().add(rank, name);
+            self.state.lock().add((rank, name.clone()));
         }
     }
 
     /// A subject is gone.
     pub fn went(&self, name: &SubjectName) {
-        let Some(rank) = self.selection.rank(name.as_str()) else {
-            return;
-        };
-        let mut state = self.state.lock();
-        if state.names.remove(&(rank, name.clone())) {
-            state.stale |= state.left_out > 0;
-        } else {
-            state.left_out = state.left_out.saturating_sub(1);
+        if let Some(rank) = self.selection.rank(name.as_str()) {
+            self.state.lock().remove(&(rank, name.clone()));
         }
     }
 
@@ -98,28 +107,26 @@ impl ShownSubjects {
     }
 
     /// The subjects with series, and how many are left out.
-    fn list(&self, views: &Views) -> (Vec<SubjectName>, usize) {
-        if std::mem::take(&mut self.state.lock().stale) {
-            let mut fresh = Shown::default();
-            views.each_name(|name| {
-                if let Some(rank) = self.selection.rank(name.as_str()) {
-                    fresh.add(rank, name);
-                }
-            });
-            *self.state.lock() = fresh;
-        }
+    fn list(&self) -> (Vec<SubjectName>, usize) {
         let state = self.state.lock();
         let names = state.names.iter().map(|(_, name)| name.clone()).collect();
-        (names, state.left_out)
+        (names, state.left_out.len())
     }
 }
 
 impl Shown {
-    fn add(&mut self, rank: usize, name: &SubjectName) {
-        self.names.insert((rank, name.clone()));
+    fn add(&mut self, place: Place) {
+        self.names.insert(place);
         if self.names.len() > SERIES_MAX {
-            self.names.pop_last();
-            self.left_out = self.left_out.saturating_add(1);
+            self.left_out.extend(self.names.pop_last());
+        }
+    }
+
+    fn remove(&mut self, place: &Place) {
+        if self.names.remove(place) {
+            self.names.extend(self.left_out.pop_first());
+        } else {
+            self.left_out.remove(place);
         }
     }
 }
@@ -132,7 +139,7 @@ pub(super) fn read(views: &Views, now: Timestamp, metrics: &Metrics) {
     let Some(shown) = views.shown() else {
         return;
     };
-    let (names, mut left_out) = shown.list(views);
+    let (names, mut left_out) = shown.list();
     let mut series: usize = 0;
     for name in &names {
         let snapshot = views.snapshot(name, &[]);
@@ -271,21 +278,58 @@ mod tests {
         assert_eq!(rank("tenants/acme/projects/web/users/bob"), None);
     }
 
-    /// The first by rank and name are shown, whatever the order in which they come.
+    /// The first by rank and name are shown, whatever the order in which they come and go.
     #[test]
     fn subjects_beyond_the_bound_are_counted() {
+        let user = |at: usize| name(&format!("users/u{at:06}"));
         let shown = ShownSubjects::new(Selection::default());
         for at in 0..SERIES_MAX + 2 {
-            shown.came(&name(&format!("users/u{at:06}")));
+            shown.came(&user(at));
         }
         shown.came(&name("system"));
-        assert_eq!(shown.state.lock().left_out, 3);
+        assert_eq!(shown.list().1, 3);
         assert!(shown.has(&name("system")));
-        assert!(!shown.has(&name(&format!("users/u{:06}", SERIES_MAX - 1))));
-        shown.went(&name(&format!("users/u{:06}", SERIES_MAX)));
-        assert_eq!(shown.state.lock().left_out, 2);
-        assert!(!shown.state.lock().stale);
-        shown.went(&name("users/u000000"));
-        assert!(shown.state.lock().stale);
+        assert!(!shown.has(&user(SERIES_MAX - 1)));
+        shown.went(&user(SERIES_MAX));
+        assert_eq!(shown.list().1, 2);
+        shown.went(&user(0));
+        assert!(shown.has(&user(SERIES_MAX - 1)), "the next takes its place");
+        assert!(!shown.has(&user(SERIES_MAX + 1)));
+        assert_eq!(shown.list().1, 1);
+        shown.came(&user(0));
+        assert!(!shown.has(&user(SERIES_MAX - 1)), "and gives it back");
+        assert_eq!(shown.list().1, 2);
+        shown.went(&name("users/nobody"));
+        assert_eq!(shown.list().1, 2);
+    }
+
+    /// The series are those of the first that are there, after whatever came and went; nobody is counted twice.
+    #[test]
+    fn who_comes_and_goes_in_any_order() {
+        let shown = ShownSubjects::new(Selection::default());
+        let mut there: BTreeSet<SubjectName> = BTreeSet::new();
+        let user = |at: usize| name(&format!("users/u{at:06}"));
+        shown.fill(|each| {
+            for at in 0..SERIES_MAX {
+                each(&user(at * 2));
+                there.insert(user(at * 2));
+            }
+        });
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let one = user(random.usize(0..2 * SERIES_MAX));
+            if random.usize(0..5) < 2 {
+                there.remove(&one);
+                shown.went(&one);
+            } else {
+                there.insert(one.clone());
+                shown.came(&one);
+            }
+        }
+        let (listed, left_out) = shown.list();
+        let first: Vec<SubjectName> = there.iter().take(SERIES_MAX).cloned().collect();
+        assert_eq!(listed, first);
+        assert_eq!(left_out, there.len().saturating_sub(SERIES_MAX));
+        assert!(left_out > 0);
     }
 }

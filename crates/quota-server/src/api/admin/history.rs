@@ -144,10 +144,8 @@ impl Admin {
             let Some(summary) = summary else {
                 continue;
             };
-            if summary.kind != Kind::Rate {
-                // What was charged a moment ago may not have been told yet.
-                account.used_peak_day = Some(summary.peak.max(account.used));
-            }
+            // What was charged a moment ago may not have been told yet.
+            account.used_peak_day = summary.peak.map(|peak| peak.max(account.used));
             if is_held(summary.kind) {
                 account.unit_hours = Some(unit_hours(summary.total.used));
                 account.unit_hours_since_time = Some(to_proto::timestamp(summary.since));

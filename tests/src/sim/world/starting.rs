@@ -9,6 +9,7 @@ use quota_core::{Ledger, invariants};
 use quota_server::clock::{Clock, ClockOptions, SystemClock};
 use quota_server::config::Config;
 use quota_server::engine::{Engine, EngineOptions, Fault as EngineFault, Parts};
+use quota_store::Journal as _;
 use quota_store::Rows;
 use quota_store::applier::{Applier, ApplierOptions};
 use quota_testkit::auditor::Auditor;
@@ -75,7 +76,8 @@ impl World {
         } else if recovered.report.batches > 0 {
             self.coverage.note("turn", "rows laid over");
         }
-        self.settle(recovered.ledger.as_ref(), now, clock.accepted_ns())?;
+        let ledger = recovered.ledger.as_ref();
+        self.settle(ledger, journal.next_sequence(), now, clock.accepted_ns())?;
         let rows: Arc<dyn Rows> = self.store.rows.clone();
         let applier_options = ApplierOptions {
             lag_bytes_max: 1 << 12,
@@ -109,22 +111,27 @@ impl World {
         })
     }
 
-    /// Finds out whether a batch in doubt is there: its operations are known, all of them, or none is.
+    /// Finds out whether a batch in doubt is there. Its operations are known only where it is, and not for ever.
     fn settle(
         &mut self,
         ledger: Option<&Ledger>,
+        next_sequence: u64,
         now: Timestamp,
         accepted_ns: Option<i64>,
     ) -> Result<(), StartError> {
         let last = self.durable_at;
         if let Some(doubt) = self.doubt.take() {
-            let there = match (ledger, &doubt.probe) {
-                (Some(ledger), Some(probe)) => {
-                    let reply = ledger.decide(now, probe).reply;
-                    reply.is_ok_and(|reply| reply.replayed)
-                }
-                _ => false,
+            let there = next_sequence > doubt.sequence;
+            let is_known = |ledger: &Ledger, probe| {
+                let reply = ledger.decide(now, probe).reply;
+                reply.is_ok_and(|reply| reply.replayed)
             };
+            if let (Some(ledger), Some(probe), false) = (ledger, &doubt.probe, there)
+                && is_known(ledger, probe)
+            {
+                let why = "an operation is known whose batch is not there";
+                return Err(StartError::Wrong(why.into()));
+            }
             self.coverage.note(
                 "turn",
                 if there {

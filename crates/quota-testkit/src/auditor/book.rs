@@ -308,8 +308,14 @@ impl Book {
             let was = super::rules::in_force_of(rules, name, &rule.resource, from)
                 .into_iter()
                 .find(|have| have.id == rule.id);
-            // Without one in force the next one's rate is as good as any.
-            let was = was.as_ref().unwrap_or(rule);
+            // One that is not in force refills as it is defined; where there was none, the next one's rate is as
+            // good as any.
+            let defined = || {
+                rules
+                    .iter()
+                    .find(|have| rule.is(&have.place, &have.resource, &have.id))
+            };
+            let was = was.as_ref().or_else(defined).unwrap_or(rule);
             match (&was.rate, was.limit) {
                 (Some(rate), Some(limit)) => {
                     owed = rescaled(owed, interval, rate.interval);

@@ -46,7 +46,7 @@ impl Rule {
             && self.until.is_none_or(|until| now < until)
     }
 
-    fn is(&self, place: &str, resource: &str, id: &str) -> bool {
+    pub(super) fn is(&self, place: &str, resource: &str, id: &str) -> bool {
         self.place == place && self.resource == resource && self.id == id
     }
 

@@ -18,12 +18,13 @@ pub fn canonical_also(subject: &SubjectName, also: Vec<SubjectName>) -> Vec<Subj
 
 /// The names of the charge set: `system` first, the others in the order of their texts.
 pub fn charge_set<'a>(subject: &'a SubjectName, also: &'a [SubjectName]) -> Vec<&'a str> {
-    let mut names: Vec<&str> = subject.lineage().collect();
+    // As deep as most are; a deeper one grows.
+    let mut names: Vec<&str> = Vec::with_capacity(6);
+    names.extend(subject.root_to_self());
     if also.is_empty() {
-        names.reverse();
         return names;
     }
-    names.extend(also.iter().flat_map(SubjectName::lineage));
+    names.extend(also.iter().flat_map(SubjectName::root_to_self));
     names.sort_unstable_by_key(|name| (*name != SYSTEM, *name));
     names.dedup();
     names

@@ -2,9 +2,10 @@
 //! not the number of patterns (C4.2). They apply by reference: nothing is ever copied to a subject, so a
 //! change holds from the next decision and a million subjects cost nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::hash::HashMap;
 use crate::name::{ResourceKey, SubjectPattern};
 use crate::quota::{Quota, QuotaList};
 

@@ -13,13 +13,12 @@
 //! - **E1** none raises an account above a ceiling in force at its instant, unless it records a fact or
 //!   commits a live hold.
 
-use std::collections::HashMap;
-
 use crate::Ledger;
 use crate::amount::{ACCOUNT_MAX, Limit};
 use crate::charge::charge_set;
 use crate::ends::Ending;
 use crate::event::{Cause, Change, Event};
+use crate::hash::HashMap;
 use crate::name::ResourceKey;
 use crate::quota::{Enforcement, Measure};
 use crate::resource::Kind;
@@ -41,7 +40,7 @@ type Sums<'a> = HashMap<(&'a str, &'a ResourceKey), Sum>;
 /// Checks the state; one line per broken invariant, at most [`REPORTED_MAX`].
 pub fn check_state(ledger: &Ledger) -> Vec<String> {
     let mut broken = Vec::new();
-    let mut sums = Sums::new();
+    let mut sums = Sums::default();
     for row in ledger.allocations.values() {
         let key = row.key.as_str();
         if row.amounts.is_empty() || row.amounts.iter().any(|(_, amount)| *amount < 1) {

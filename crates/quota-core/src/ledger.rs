@@ -1,6 +1,6 @@
 //! The ledger: the whole state, and the way of a command through it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocation::{Allocation, AllocationKey};
@@ -9,6 +9,7 @@ use crate::command::{Action, Command, Provenance};
 use crate::decide::Step;
 use crate::defaults::Defaults;
 use crate::event::{Change, Event, Remembered};
+use crate::hash::HashMap;
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SYSTEM, SubjectName};
 use crate::operation::{Memory, MemoryBounds, Recall};
@@ -199,7 +200,7 @@ impl Ledger {
     fn bare(bounds: Bounds) -> Self {
         Self {
             bounds,
-            subjects: HashMap::new(),
+            subjects: HashMap::default(),
             names: BTreeSet::new(),
             defaults: Arc::default(),
             resources: Arc::default(),
@@ -211,7 +212,7 @@ impl Ledger {
             dying: Arc::default(),
             elsewhere: 0,
             by_label: BTreeMap::new(),
-            quotas_on: HashMap::new(),
+            quotas_on: HashMap::default(),
             memory: Memory::new(bounds.memory, Floor::default()),
             revision: 0,
             touched: BTreeMap::new(),

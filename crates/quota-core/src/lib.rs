@@ -33,6 +33,7 @@ pub mod ends;
 pub mod evaluate;
 pub mod event;
 pub mod gauge;
+pub mod hash;
 pub mod hold;
 pub mod invariants;
 pub mod labels;

@@ -121,6 +121,16 @@ impl SubjectName {
         std::iter::successors(Some(&*self.0), |name| parent(name))
     }
 
+    /// The same from `system` down, in one pass.
+    pub(crate) fn root_to_self(&self) -> impl Iterator<Item = &str> {
+        let above = (!self.is_system()).then_some(SYSTEM);
+        let slashes = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+        // Every second one ends a pair.
+        let pairs = slashes.skip(1).step_by(2);
+        let ancestors = pairs.filter_map(|(end, _)| self.0.get(..end));
+        above.into_iter().chain(ancestors).chain([&*self.0])
+    }
+
     /// The name of an ancestor whose text came from [`Self::lineage`].
     pub(crate) fn of_checked(text: &str) -> Self {
         Self(text.into())

@@ -6,7 +6,6 @@
 //! They are events like others, so whoever reads the journal needs no second source. The alternative, readers that
 //! work out by themselves when a limit is near, would run the rules of this version on the events of others.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -14,6 +13,7 @@ use crate::charge::charge_set;
 use crate::command::Provenance;
 use crate::event::{Change, Event};
 use crate::gauge::Gauge;
+use crate::hash::HashMap;
 use crate::name::{Id, OperationId, ResourceKey, SubjectName, SubjectPattern};
 use crate::period::Window;
 use crate::quota::{Enforcement, Quota, Target};
@@ -105,52 +105,99 @@ pub struct UsageNow {
 /// Who caused a notice: the last that did.
 pub type Cause = (Option<OperationId>, Arc<Provenance>);
 
-/// The accounts that events changed, each with who changed it last.
-fn changed(events: &[Event]) -> BTreeMap<(&str, &ResourceKey), &Event> {
-    let mut changed = BTreeMap::new();
-    for event in events {
-        match &event.change {
-            Change::Charged(charged) => {
-                for name in charge_set(&charged.subject, &charged.also) {
-                    for (resource, _) in charged.used.iter().chain(&charged.held) {
-                        changed.insert((name, resource), event);
+/// The accounts that events changed, in the order of their names and resources.
+pub struct Changed<'a>(Vec<ChangedAccount<'a>>);
+
+/// An account that was changed.
+pub struct ChangedAccount<'a> {
+    /// The subject.
+    pub name: &'a str,
+    /// The resource.
+    pub resource: &'a ResourceKey,
+    /// Whether usage was changed, and not only a quota.
+    pub usage: bool,
+    /// The last event that changed it.
+    pub event: &'a Event,
+}
+
+impl<'a> Changed<'a> {
+    /// What these events changed.
+    pub fn by(events: &'a [Event]) -> Self {
+        let mut places: HashMap<(&str, &ResourceKey), usize> = HashMap::default();
+        let mut changed = Self(Vec::with_capacity(events.len().saturating_mul(2)));
+        for event in events {
+            let mut add =
+                |name, resource, usage| changed.add(&mut places, name, resource, usage, event);
+            match &event.change {
+                Change::Charged(charged) => {
+                    for name in charge_set(&charged.subject, &charged.also) {
+                        for (resource, _) in charged.used.iter().chain(&charged.held) {
+                            add(name, resource, true);
+                        }
                     }
                 }
+                Change::QuotaSet {
+                    target: Target::Subject(name),
+                    quota,
+                    ..
+                } => add(name.as_str(), &quota.resource, false),
+                Change::QuotaDeleted {
+                    target: Target::Subject(name),
+                    resource,
+                    ..
+                } => add(name.as_str(), resource, false),
+                Change::UsageReset(reset) => add(reset.subject.as_str(), &reset.resource, true),
+                Change::UsageCorrected(correct) => {
+                    for name in charge_set(&correct.subject, &correct.also) {
+                        for (resource, _) in &correct.amounts {
+                            add(name, resource, true);
+                        }
+                    }
+                }
+                _ => {}
             }
-            Change::QuotaSet {
-                target: Target::Subject(name),
-                quota,
-                ..
-            } => {
-                changed.insert((name.as_str(), &quota.resource), event);
+        }
+        let order = |account: &ChangedAccount<'a>| (account.name, account.resource);
+        changed
+            .0
+            .sort_unstable_by(|one, other| order(one).cmp(&order(other)));
+        changed
+    }
+
+    fn add(
+        &mut self,
+        places: &mut HashMap<(&'a str, &'a ResourceKey), usize>,
+        name: &'a str,
+        resource: &'a ResourceKey,
+        usage: bool,
+        event: &'a Event,
+    ) {
+        let next = self.0.len();
+        let place = *places.entry((name, resource)).or_insert(next);
+        match self.0.get_mut(place) {
+            Some(account) => {
+                account.usage |= usage;
+                account.event = event;
             }
-            Change::QuotaDeleted {
-                target: Target::Subject(name),
+            None => self.0.push(ChangedAccount {
+                name,
                 resource,
-                ..
-            } => {
-                changed.insert((name.as_str(), resource), event);
-            }
-            Change::UsageReset(reset) => {
-                changed.insert((reset.subject.as_str(), &reset.resource), event);
-            }
-            Change::UsageCorrected(correct) => {
-                for name in charge_set(&correct.subject, &correct.also) {
-                    for (resource, _) in &correct.amounts {
-                        changed.insert((name, resource), event);
-                    }
-                }
-            }
-            _ => {}
+                usage,
+                event,
+            }),
         }
     }
-    changed
+
+    /// The accounts.
+    pub fn accounts(&self) -> &[ChangedAccount<'a>] {
+        &self.0
+    }
 }
 
 impl Ledger {
     /// What else there is to tell after these events, which are absorbed; pure. The answer is to be absorbed in
     /// its turn.
-    pub fn announce(&self, now: Timestamp, events: &[Event]) -> Vec<Event> {
+    pub fn announce(&self, now: Timestamp, events: &[Event], changed: &Changed<'_>) -> Vec<Event> {
         let mut told: Vec<Event> = Vec::new();
         for event in events {
             if let Change::Charged(charged) = &event.change {
@@ -166,8 +213,9 @@ impl Ledger {
                 }));
             }
         }
-        for ((name, resource), event) in changed(events) {
-            let crossings = self.crossings(now, name, resource);
+        for account in changed.accounts() {
+            let event = account.event;
+            let crossings = self.crossings(now, account.name, account.resource);
             let crossed = crossings.into_iter().map(|crossing| {
                 let cause: Cause = (event.operation.clone(), event.provenance.clone());
                 self.notice(now, cause, Change::Crossed(Box::new(crossing)))

@@ -5,12 +5,13 @@
 //! most forgets first. What is forgotten leaves an instant behind, the pair's *floor*, so that an old retry
 //! is refused rather than charged twice.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Digest;
 use crate::event::Remembered;
+use crate::hash::HashMap;
 use crate::name::OperationId;
 use crate::record::Floor;
 use crate::time::Timestamp;
@@ -83,7 +84,7 @@ impl Memory {
     pub(crate) fn new(bounds: MemoryBounds, merged: Floor) -> Self {
         Self {
             bounds,
-            lanes: HashMap::new(),
+            lanes: HashMap::default(),
             by_bytes: BTreeSet::new(),
             by_age: BTreeMap::new(),
             idle: BTreeSet::new(),

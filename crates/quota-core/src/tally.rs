@@ -7,11 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Ledger;
-use crate::charge::charge_set;
 use crate::command::{Action, Command};
 use crate::event::{Change, Event};
 use crate::name::{ResourceKey, SubjectName};
-use crate::notice::{Cause, Refused, UsageNow};
+use crate::notice::{Cause, Changed, Refused, UsageNow};
 use crate::outcome::Answer;
 use crate::resource::Kind;
 use crate::time::{SECOND_NS, Timestamp};
@@ -120,48 +119,27 @@ impl Tally {
         }
     }
 
-    /// Notes which accounts events changed.
-    pub fn stirred(&mut self, now: Timestamp, events: &[Event]) {
-        for event in events {
-            match &event.change {
-                Change::Charged(charged) => {
-                    let changed = charged.used.iter().chain(&charged.held);
-                    let resources = changed.map(|(resource, _)| resource);
-                    self.stir(now, charge_set(&charged.subject, &charged.also), resources);
-                }
-                Change::UsageCorrected(correct) => {
-                    let resources = correct.amounts.iter().map(|(resource, _)| resource);
-                    self.stir(now, charge_set(&correct.subject, &correct.also), resources);
-                }
-                Change::UsageReset(reset) => {
-                    self.stir(now, [reset.subject.as_str()], [&reset.resource]);
-                }
-                _ => {}
+    /// Notes whose usage changed.
+    pub fn stirred(&mut self, now: Timestamp, changed: &Changed<'_>) {
+        for account in changed.accounts() {
+            if account.usage {
+                self.stir(now, account.name, account.resource);
             }
         }
     }
 
-    /// Notes that these resources of these subjects changed.
-    pub fn stir<'a>(
-        &mut self,
-        now: Timestamp,
-        names: impl IntoIterator<Item = &'a str>,
-        resources: impl IntoIterator<Item = &'a ResourceKey, IntoIter: Clone>,
-    ) {
+    /// Notes that an account changed.
+    pub fn stir(&mut self, now: Timestamp, name: &str, resource: &ResourceKey) {
         self.note(now);
-        let resources = resources.into_iter();
         let stirred = &mut self.counted.stirred;
-        for name in names {
-            if !stirred.contains_key(name) {
-                let name = SubjectName::of_checked(name);
-                stirred.insert(name, BTreeSet::new());
+        match stirred.get_mut(name) {
+            Some(resources) if resources.contains(resource) => {}
+            Some(resources) => {
+                resources.insert(resource.clone());
             }
-            if let Some(have) = stirred.get_mut(name) {
-                for resource in resources.clone() {
-                    if !have.contains(resource) {
-                        have.insert(resource.clone());
-                    }
-                }
+            None => {
+                let name = SubjectName::of_checked(name);
+                stirred.insert(name, BTreeSet::from([resource.clone()]));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quota_core::charge::charge_set;
 use quota_core::event::{Change, Event};
-use quota_core::notice::{HYSTERESIS_PERCENT, Level};
+use quota_core::notice::{Changed, HYSTERESIS_PERCENT, Level};
 use quota_core::quota::{Enforcement, Measure, Target};
 use quota_core::record::Records;
 use quota_core::tally::{REFUSALS_MAX, Tally};
@@ -170,6 +170,11 @@ fn absorb(ledger: &mut Ledger, events: &[Event]) {
     events.iter().for_each(|event| ledger.absorb(event));
 }
 
+fn announced(world: &BareLedger, events: &[Event]) -> Vec<Event> {
+    let changed = Changed::by(events);
+    world.ledger.announce(world.now, events, &changed)
+}
+
 /// Decides a call, and tells what there is to tell.
 fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     if matches!(
@@ -183,7 +188,7 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     };
     let decided = world.ledger.decide(world.now, &command);
     absorb(&mut world.ledger, &decided.events);
-    let notices = world.ledger.announce(world.now, &decided.events);
+    let notices = announced(world, &decided.events);
     absorb(&mut world.ledger, &notices);
     for event in &decided.events {
         if let Change::SubjectDeleted { name } = &event.change {
@@ -193,7 +198,7 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     told.hear(&notices);
     told.check(world, &decided.events);
     // Nothing more is to tell of the same: what was told is remembered.
-    let again = world.ledger.announce(world.now, &decided.events);
+    let again = announced(world, &decided.events);
     let again = again
         .iter()
         .filter(|event| matches!(event.change, Change::Crossed(_)));
@@ -227,7 +232,7 @@ fn crossings_follow_the_law_over_random_lives() {
                     world.advance(by);
                     let closed = world.ledger.close_due(world.now, usize::MAX);
                     absorb(&mut world.ledger, &closed);
-                    let mut notices = world.ledger.announce(world.now, &closed);
+                    let mut notices = announced(&world, &closed);
                     absorb(&mut world.ledger, &notices);
                     told.hear(&notices);
                     notices = world.ledger.announce_due(world.now, usize::MAX);
@@ -289,7 +294,7 @@ fn asked(world: &mut BareLedger, tally: &mut Tally, number: u64, line: &str) {
     let reply = decided.reply.unwrap();
     tally.refused(world.now, &command, &reply.outcome.answer);
     absorb(&mut world.ledger, &decided.events);
-    tally.stirred(world.now, &decided.events);
+    tally.stirred(world.now, &Changed::by(&decided.events));
 }
 
 fn refusals(events: &[Event]) -> Vec<(String, u64)> {

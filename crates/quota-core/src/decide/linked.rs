@@ -142,7 +142,7 @@ impl Ledger {
 
 /// Of two changes of one quota only one can be meant.
 fn guard_each_once(quotas: &[SetQuota]) -> Result<(), Rejection> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = crate::hash::HashSet::default();
     let mut violations = Vec::new();
     for (at, quota) in quotas.iter().enumerate() {
         if !seen.insert((&quota.target, &quota.resource, &quota.id)) {

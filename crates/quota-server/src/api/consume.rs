@@ -250,7 +250,7 @@ fn read_ids(reader: &mut Reader, texts: &[String]) -> Vec<Id> {
         return Vec::new();
     }
     let mut ids: Vec<Id> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = quota_core::hash::HashSet::default();
     for (at, text) in texts.iter().enumerate() {
         let field = format!("allocation_ids[{at}]");
         if !seen.insert(text) {

@@ -5,7 +5,7 @@
 //! command by one turn. Full means that somebody is refused at once: the newest work of the longest lane, so
 //! that whoever floods the queue sheds their own.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use quota_core::Ledger;
 use quota_core::command::Command;
+use quota_core::hash::HashMap;
 use quota_core::outcome::Reply;
 use quota_core::rejection::Rejection;
 use tokio::sync::oneshot;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use quota_core::charge::charge_set;
 use quota_core::defaults::Defaults;
 use quota_core::evaluate::Scene;
+use quota_core::hash::RandomState;
 use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::quota::Target;
 use quota_core::record::{Image, RecordKey};
@@ -22,7 +23,7 @@ use crate::telemetry::subjects::{Selection, ShownSubjects};
 
 /// The published state.
 pub struct Views {
-    subjects: papaya::HashMap<SubjectName, Arc<Subject>>,
+    subjects: papaya::HashMap<SubjectName, Arc<Subject>, RandomState>,
     tables: ArcSwap<Tables>,
     /// Which of them have metrics of their own, where there are metrics.
     shown: OnceLock<ShownSubjects>,
@@ -50,7 +51,7 @@ impl Views {
     /// The views of a whole ledger.
     pub fn of(ledger: &Ledger) -> Self {
         let views = Self {
-            subjects: papaya::HashMap::new(),
+            subjects: papaya::HashMap::with_hasher(RandomState::new()),
             tables: ArcSwap::from_pointee(Tables::of(ledger)),
             shown: OnceLock::new(),
         };

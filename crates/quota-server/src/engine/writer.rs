@@ -13,7 +13,7 @@ use std::time::Duration;
 use quota_core::Ledger;
 use quota_core::command::Command;
 use quota_core::event::{Change, Event};
-use quota_core::notice::Cause;
+use quota_core::notice::{Cause, Changed};
 use quota_core::record::Image;
 use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
@@ -350,8 +350,9 @@ impl Writer {
         if !group.events.is_empty() {
             let now = self.shared.clock.now();
             self.ledger.expire_answers(now, FORGET_MAX);
-            self.tally.stirred(now, &group.events);
-            let told = self.ledger.announce(now, &group.events);
+            let changed = Changed::by(&group.events);
+            self.tally.stirred(now, &changed);
+            let told = self.ledger.announce(now, &group.events, &changed);
             self.absorb(told, &mut group);
         }
         if (!group.events.is_empty() || self.ledger.images_weight() > 0)

@@ -4,11 +4,12 @@
 //! up to which it is told, so a batch that comes a second time, after a crash that lost the position but not the
 //! row, changes nothing: no two rows need be written at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use quota_core::amount::Limit;
 use quota_core::charge::charge_set;
+use quota_core::hash::HashMap;
 use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::quota::{QuotaList, Target};
 use quota_core::resource::Kind;
@@ -237,7 +238,7 @@ impl Book {
 
     /// What happened, by account.
     fn tales<'a>(&self, footprint: &'a Footprint, known: &dyn Known) -> Tales<'a> {
-        let mut tales = Tales::new();
+        let mut tales = Tales::default();
         for act in &footprint.acts {
             match act {
                 Act::Charged {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quota_core::charge::charge_set;
+use quota_core::name::ResourceKey;
 use quota_core::tally::Tally;
 use quota_core::time::Timestamp;
 use quota_store::batch::Head;
@@ -30,28 +31,33 @@ pub(super) fn untold(reader: &dyn JournalReader, last: Timestamp) -> Result<Tall
 }
 
 fn count(tally: &mut Tally, told: &Told) {
+    let mut stir = |subject, also, resources: &mut dyn Iterator<Item = &ResourceKey>| {
+        let names = charge_set(subject, also);
+        for resource in resources {
+            for name in &names {
+                tally.stir(told.at, name, resource);
+            }
+        }
+    };
     match &told.what {
         What::Charged(charged) => {
             let changed = charged.used.iter().chain(&charged.held);
-            let resources = changed.map(|(resource, _)| resource);
-            tally.stir(
-                told.at,
-                charge_set(&charged.subject, &charged.also),
-                resources,
-            );
+            let mut resources = changed.map(|(resource, _)| resource);
+            stir(&charged.subject, &charged.also, &mut resources);
         }
         What::UsageCorrected {
             subject,
             also,
             amounts,
             ..
-        } => {
-            let resources = amounts.iter().map(|(resource, _)| resource);
-            tally.stir(told.at, charge_set(subject, also), resources);
-        }
+        } => stir(
+            subject,
+            also,
+            &mut amounts.iter().map(|(resource, _)| resource),
+        ),
         What::UsageReset {
             subject, resource, ..
-        } => tally.stir(told.at, [subject.as_str()], [resource]),
+        } => tally.stir(told.at, subject.as_str(), resource),
         What::Usage(usage) => tally.was_told(&usage.subject),
         _ => {}
     }

@@ -1,8 +1,10 @@
 //! The history of usage over the wire: what it says of which kind, and what may be asked.
 
 use quota_client::Timestamp;
+use quota_client::v1::batch_item::Item;
 use quota_client::v1::{
-    Amount, ConsumeRequest, GetUsageHistoryRequest, GetUsageRequest, HistoryStep, ResourceUsage,
+    Amount, BatchItem, BatchRequest, ConsumeRequest, GetUsageHistoryRequest, GetUsageRequest,
+    HistoryStep, ReleaseRequest, ResourceUsage,
 };
 use quota_core::Bounds;
 use quota_testkit::bare::BEGINNING;
@@ -74,6 +76,67 @@ fn only_what_is_given_back_has_a_peak() {
         ("compute.cpu".to_owned(), Some(7), true),
     ];
     assert_eq!(told, due);
+}
+
+/// What comes and goes between two commits was there all the same, and counts from the instant of its event.
+#[test]
+fn what_one_commit_brings_and_takes() {
+    let store = TestStore::new(Bounds::default());
+    let server = InProcess::serve(store.start());
+    let client = server.client();
+    let consume = |amount, id: &str| {
+        Item::Consume(ConsumeRequest {
+            subject: "tenants/a".into(),
+            amounts: vec![Amount {
+                resource: "compute.cpu".into(),
+                amount,
+            }],
+            allocation_id: id.into(),
+            ..ConsumeRequest::default()
+        })
+    };
+    let release = |id: &str| {
+        Item::Release(ReleaseRequest {
+            subject: "tenants/a".into(),
+            allocation_id: id.into(),
+            ..ReleaseRequest::default()
+        })
+    };
+    let steps = [
+        vec![consume(7, "stays")],
+        vec![
+            release("stays"),
+            consume(5000, "large"),
+            consume(1, "small"),
+            release("large"),
+        ],
+    ];
+    let (points, usage) = server.runtime.block_on(async {
+        for items in steps {
+            let items = items.into_iter().map(|item| BatchItem { item: Some(item) });
+            let request = BatchRequest {
+                items: items.collect(),
+            };
+            client.batch(request).await.unwrap();
+        }
+        let history = loop {
+            let history = client.get_usage_history(history_of("compute.cpu"));
+            let history = history.await.unwrap();
+            if history.complete {
+                break history;
+            }
+        };
+        let request = GetUsageRequest {
+            subject: "tenants/a".into(),
+            ..GetUsageRequest::default()
+        };
+        let usage = client.get_usage(request).await.unwrap().usage;
+        (history.points, usage.unwrap().resources)
+    });
+    let point = points.last().unwrap();
+    let told = (point.used_min, point.used_max, point.used_last);
+    assert_eq!(told, (0, 5001, 1), "{point:?}");
+    assert_eq!(usage[0].used_peak_day, Some(5001));
 }
 
 /// Every bad field of a request is named.

@@ -102,6 +102,11 @@ impl Feed {
         &self.reader
     }
 
+    /// Whether there is such a place: before a durable batch, or at the end of all.
+    pub fn is_durable(&self, place: &Place) -> bool {
+        place.batch <= self.reader.next_sequence()
+    }
+
     /// Whether a place is at the end of what is durable.
     pub fn is_at_end(&self, place: &Place) -> bool {
         place.batch >= self.reader.next_sequence()
@@ -226,6 +231,10 @@ impl Feed {
 
     /// A batch that others read lately, or the first to be read after those.
     fn shared(&self, sequence: u64) -> Result<Option<Arc<ToldBatch>>, FeedError> {
+        // Whoever is beyond the end leads nobody.
+        if sequence >= self.reader.next_sequence() {
+            return Ok(None);
+        }
         let mut tail = self.tail.lock();
         if let Some((first, _)) = tail.batches.front() {
             let at = sequence.checked_sub(*first);

@@ -67,7 +67,12 @@ pub fn open(config: &Config) -> Result<Opened, OpenError> {
 
 /// The same for a directory that must be one already, of which also what a start does not need is checked.
 pub fn open_whole(config: &Config) -> Result<Opened, OpenError> {
-    recover_in(config, DataDir::take_existing(&config.data_dir)?, true)
+    let config = Config {
+        // Nothing is to be written: no room is taken for it.
+        segment_bytes: 0,
+        ..config.clone()
+    };
+    recover_in(&config, DataDir::take_existing(&config.data_dir)?, true)
 }
 
 fn recover_in(config: &Config, directory: DataDir, whole: bool) -> Result<Opened, OpenError> {

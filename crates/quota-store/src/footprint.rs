@@ -17,7 +17,7 @@ use crate::format::{self, FormatError, ImageBody};
 /// What one batch did to accounts.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Footprint {
-    /// The server's clock when it was decided.
+    /// When it was decided: the instant that the events bear of what changed accounts.
     pub now: Timestamp,
     /// Accounts of every subject that changed, afterwards.
     pub subjects: Vec<(SubjectName, Option<Standing>)>,
@@ -82,6 +82,13 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// Whether it changed accounts.
+    fn is_of_accounts(&self) -> bool {
+        !matches!(self, Self::Refused { .. })
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct FootprintBody {
     #[prost(int64, tag = "1")]
@@ -95,6 +102,8 @@ struct FootprintBody {
 /// The events that matter here; of the others nothing is decoded.
 #[derive(Clone, PartialEq, Message)]
 struct EventPart {
+    #[prost(int64, tag = "1")]
+    at: i64,
     #[prost(message, optional, tag = "12")]
     charged: Option<ChargedPart>,
     #[prost(message, optional, tag = "15")]
@@ -189,9 +198,17 @@ impl Footprint {
             quotas: Vec::new(),
             acts: Vec::new(),
         };
+        let mut decided = None;
         for event in message.events {
-            footprint.acts.extend(act(event)?);
+            let at = Timestamp::from_nanos(event.at);
+            let act = act(event)?;
+            // What is told besides is a little later, and the batch later still.
+            if act.as_ref().is_some_and(Act::is_of_accounts) {
+                decided.get_or_insert(at);
+            }
+            footprint.acts.extend(act);
         }
+        footprint.now = decided.unwrap_or(footprint.now);
         for image in &message.images {
             footprint.take(image)?;
         }

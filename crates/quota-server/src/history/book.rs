@@ -20,7 +20,7 @@ use quota_store::rows::RowsError;
 
 use super::format;
 use super::limits::{Limits, OwnLimit, own_limits};
-use super::rollup::{Bucket, Change, Level, Rollup, Step};
+use super::rollup::{Bucket, Change, Level, Range, Rollup, Step};
 
 /// Subjects that are loaded at most, but for those of one batch; then they are written down and let go.
 const SUBJECTS_MAX: usize = 16_384;
@@ -74,8 +74,47 @@ struct Told {
     reset: bool,
     /// What ended by itself, and when.
     ended: Vec<(Timestamp, Level)>,
+    /// How the level went otherwise.
+    swing: Swing,
     /// The subject's own limits changed.
     own: Option<Vec<OwnLimit>>,
+}
+
+/// How a level went within a batch, from where it was before.
+#[derive(Default)]
+struct Swing {
+    sum: Level,
+    range: Option<Range>,
+}
+
+impl Swing {
+    fn go(&mut self, by: Level) {
+        self.sum.used = self.sum.used.saturating_add(by.used);
+        self.sum.held = self.sum.held.saturating_add(by.held);
+        let Level { used, held } = self.sum;
+        let so_far = self.range.unwrap_or(Range {
+            used_min: used,
+            used_max: used,
+            held_max: held,
+        });
+        self.range = Some(Range {
+            used_min: so_far.used_min.min(used),
+            used_max: so_far.used_max.max(used),
+            held_max: so_far.held_max.max(held),
+        });
+    }
+
+    /// Where a level was on its way; nothing is known where it did not go so, because an earlier life of the name
+    /// was charged.
+    fn range(&self, from: Level, to: Level) -> Option<Range> {
+        let ends = from.used.checked_add(self.sum.used) == Some(to.used)
+            && from.held.checked_add(self.sum.held) == Some(to.held);
+        self.range.filter(|_| ends).map(|range| Range {
+            used_min: from.used.saturating_add(range.used_min),
+            used_max: from.used.saturating_add(range.used_max),
+            held_max: from.held.saturating_add(range.held_max),
+        })
+    }
 }
 
 type Tales<'a> = HashMap<&'a str, BTreeMap<ResourceKey, Told>>;
@@ -262,6 +301,10 @@ impl Book {
                         for (resource, amount) in amounts {
                             let told = tales.entry(resource.clone()).or_default();
                             told.counted = told.counted.saturating_add(*amount);
+                            told.swing.go(Level {
+                                used: *amount,
+                                held: 0,
+                            });
                         }
                     }
                 }
@@ -370,12 +413,10 @@ impl Book {
                     .quotas(name)
                     .map_or_else(Vec::new, |quotas| own_limits(&quotas, resource)),
             });
+            let level = Some(level).filter(|_| has_level(kind));
             let change = Change {
-                level: if has_level(kind) {
-                    level
-                } else {
-                    Level::default()
-                },
+                level: level.unwrap_or_default(),
+                range: level.and_then(|level| told.swing.range(Level::default(), level)),
                 limit: self.limits.of(name, resource, &own, now),
                 counted: if is_counted(kind) { told.counted } else { 0 },
                 granted: told.granted,
@@ -467,6 +508,7 @@ impl Loaded {
         }
         let change = Change {
             level,
+            range: told.swing.range(left, level).filter(|_| has_level(kind)),
             limit,
             counted,
             granted: told.granted,
@@ -511,8 +553,9 @@ fn charge(
         told.counted = told.counted.saturating_add(by.used);
         // A commit turns what is held into use and makes nothing grow: it was granted when it was held.
         told.granted += u64::from(by.used.saturating_add(by.held) > 0);
-        if let Some(over) = over {
-            told.ended.push((over, by));
+        match over {
+            Some(over) => told.ended.push((over, by)),
+            None => told.swing.go(by),
         }
     }
 }

@@ -125,11 +125,24 @@ impl Bucket {
     }
 }
 
+/// How far a level went on its way to where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// Least in use.
+    pub used_min: i64,
+    /// Most in use.
+    pub used_max: i64,
+    /// Most held.
+    pub held_max: i64,
+}
+
 /// What changes at one instant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Change {
     /// The level afterwards.
     pub level: Level,
+    /// Where it was in between, of several changes at that instant.
+    pub range: Option<Range>,
     /// The limit afterwards.
     pub limit: Option<Limit>,
     /// Counted, or granted of a RATE, in base units.
@@ -216,6 +229,11 @@ impl Rollup {
             open.used_min = open.used_min.min(level.used);
             open.used_max = open.used_max.max(level.used);
             open.held_max = open.held_max.max(level.held);
+            if let Some(range) = change.range {
+                open.used_min = open.used_min.min(range.used_min);
+                open.used_max = open.used_max.max(range.used_max);
+                open.held_max = open.held_max.max(range.held_max);
+            }
             open.last = level;
             open.limit = change.limit;
             open.counted = open.counted.saturating_add(change.counted);

@@ -10,6 +10,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::LogFormat;
 
+/// Target of the line that says who changed the filter: no filter leaves it out.
+pub const CHANGES: &str = "quota_server::log_filter";
+
 /// Longest filter, in bytes: every new place that logs is compared with all of it.
 pub const FILTER_BYTES_MAX: usize = 1024;
 
@@ -46,7 +49,12 @@ pub fn read(text: &str) -> Result<EnvFilter, String> {
         let bytes = text.len();
         return Err(format!("has {bytes} bytes; at most {FILTER_BYTES_MAX}"));
     }
-    EnvFilter::try_new(text).map_err(|error| error.to_string())
+    if let Some(at) = text.chars().position(|one| one.is_control()) {
+        return Err(format!("has a control character at {at}"));
+    }
+    let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    let changes = format!("{CHANGES}=warn").parse();
+    Ok(filter.add_directive(changes.map_err(|error| format!("{error}"))?))
 }
 
 /// Writes the lines of this process to stderr from now on.
@@ -78,7 +86,14 @@ mod tests {
         assert_eq!(filter.set("info"), Ok(String::new()));
         assert_eq!(filter.set("quota_server=debug,warn"), Ok("info".into()));
         let long = "a".repeat(FILTER_BYTES_MAX + 1);
-        for bad in ["", "  ", "info,=", "quota_server=loud", &long] {
+        for bad in [
+            "",
+            "  ",
+            "info\r\nfake",
+            "info,=",
+            "quota_server=loud",
+            &long,
+        ] {
             assert!(filter.set(bad).is_err(), "{bad}");
         }
         assert_eq!(filter.set("info"), Ok("quota_server=debug,warn".into()));

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -23,7 +23,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
-    SpanExporter,
+    SpanExporter, SpanProcessor,
 };
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
@@ -85,8 +85,10 @@ impl Traces {
                 .trace_spans
                 .get_or_create_owned(&SpanLabels { result })
         };
+        let waiting = Arc::new(AtomicUsize::new(0));
         let counted = Counted {
             exporter,
+            waiting: waiting.clone(),
             exported: counter("exported"),
             failed: counter("failed"),
             failing: AtomicBool::new(false),
@@ -96,9 +98,13 @@ impl Traces {
             .with_max_export_batch_size(BATCH_MAX)
             .with_scheduled_delay(SEND_INTERVAL)
             .build();
-        let processor = BatchSpanProcessor::builder(counted)
-            .with_batch_config(options)
-            .build();
+        let processor = Bounded {
+            inner: BatchSpanProcessor::builder(counted)
+                .with_batch_config(options)
+                .build(),
+            waiting,
+            dropped: counter("failed"),
+        };
         let resource = Resource::builder()
             .with_service_name("quota-server")
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
@@ -347,10 +353,48 @@ impl CommitSpan {
     }
 }
 
+/// Drops spans beyond those that may wait, and counts them: the queue behind it drops without a word.
+#[derive(Debug)]
+struct Bounded {
+    inner: BatchSpanProcessor,
+    /// Those that are not sent yet; at least what the queue holds.
+    waiting: Arc<AtomicUsize>,
+    dropped: Counter,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.inner.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if waiting >= WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.dropped.inc();
+            return;
+        }
+        self.inner.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
 /// An exporter that counts what it sends, and says once when it cannot.
 #[derive(Debug)]
 struct Counted {
     exporter: Otlp,
+    waiting: Arc<AtomicUsize>,
     exported: Counter,
     failed: Counter,
     failing: AtomicBool,
@@ -358,8 +402,10 @@ struct Counted {
 
 impl SpanExporter for Counted {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len() as u64;
+        let batch_len = batch.len();
+        let spans = batch_len as u64;
         let sent = self.exporter.export(batch).await;
+        self.waiting.fetch_sub(batch_len, Ordering::Relaxed);
         match &sent {
             Ok(()) => {
                 self.exported.inc_by(spans);

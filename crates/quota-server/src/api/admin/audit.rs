@@ -55,7 +55,10 @@ impl Admin {
             (&request.actor, &request.operation_id)
         );
         let after = page::after(&mut reader, &digest, &request.page_token);
-        let at = (!after.is_empty()).then(|| place_of_text(&after)).flatten();
+        let at = place_of_text(&after).filter(|place| self.feed.is_durable(place));
+        if at.is_none() && !after.is_empty() {
+            reader.wrong("page_token", "names no place in this journal");
+        }
         reader.finish()?;
         filter.actor = request.actor;
         filter.operation = request.operation_id;
@@ -148,7 +151,11 @@ fn verified(
             problem: String::new(),
         }),
         Err(damage @ (JournalError::Damaged { .. } | JournalError::Batch { .. })) => {
-            tracing::error!(%damage, "the audit does not hold");
+            // Where the caller says what it follows on, it may be the caller who is wrong.
+            match follows {
+                None => tracing::error!(%damage, "the audit does not hold"),
+                Some(_) => tracing::warn!(%damage, "the audit does not follow on what was named"),
+            }
             Ok(v1::VerifyAuditResponse {
                 problem: damage.to_string(),
                 ..v1::VerifyAuditResponse::default()

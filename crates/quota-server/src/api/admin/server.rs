@@ -11,6 +11,7 @@ use super::Admin;
 use crate::api::from_proto::{Caller, Reader};
 use crate::api::{execute, status, to_proto, unexpected};
 use crate::clock::{Clock, ClockState};
+use crate::telemetry::logs;
 
 impl Admin {
     pub(super) async fn accept_clock(
@@ -52,6 +53,7 @@ impl Admin {
             status::invalid(&[violation])
         })?;
         warn!(
+            target: logs::CHANGES,
             filter,
             previous,
             actor = caller.actor,

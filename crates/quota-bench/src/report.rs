@@ -127,6 +127,21 @@ impl Table {
         table
     }
 
+    /// The table of contestants of which only the waiting is of interest.
+    pub(crate) fn of_waits(title: impl Into<String>, contestants: &[(&str, &[Sample])]) -> Self {
+        let mut table = Self::new(title, &["where", "per second", "p50, µs", "p99, µs"]);
+        for (name, samples) in contestants {
+            let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
+            table.row([
+                (*name).to_owned(),
+                of(Sample::rate).to_string(),
+                of(|sample| sample.charge_us(0.5)).to_string(),
+                of(|sample| sample.charge_us(0.99)).to_string(),
+            ]);
+        }
+        table
+    }
+
     /// The table of raw appends.
     pub(crate) fn of_appends(bytes: usize, rounds: &[crate::disk::Appends]) -> Self {
         let mut table = Self::new(

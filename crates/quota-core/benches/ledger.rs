@@ -146,7 +146,7 @@ fn operations(criterion: &mut Criterion) {
             });
         });
         let mut number = 2000;
-        let pair = || {
+        let mut pair = || {
             number += 2;
             [
                 command(number, consume(&subject, number, 1)),
@@ -156,7 +156,7 @@ fn operations(criterion: &mut Criterion) {
         let id = BenchmarkId::new("consume and release, absorbed, with images", levels);
         group.bench_function(id, |bencher| {
             bencher.iter_batched(
-                pair,
+                &mut pair,
                 |commands| {
                     for command in &commands {
                         run(&mut ledger, command);

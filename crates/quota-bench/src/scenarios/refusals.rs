@@ -94,10 +94,8 @@ fn outcome(found: &Found) -> Outcome {
                     ("always refused", &found.refused),
                 ],
             ),
-            Table::of_samples(
-                format!(
-                    "the neighbour, {NEIGHBOUR_RATE}/s in an open loop (CPU and bytes are the whole server's)"
-                ),
+            Table::of_waits(
+                format!("the neighbour, {NEIGHBOUR_RATE}/s in an open loop"),
                 &[
                     ("alone", &found.alone),
                     ("beside grants", &found.beside_granted),

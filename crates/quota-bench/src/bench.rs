@@ -12,6 +12,7 @@ use crate::disk::{self, Appends};
 use crate::load::{self, Load, Names, Pace, Sample, Target, Work};
 use crate::process::{Program, Server};
 use crate::report::Progress;
+use crate::rival::Rival;
 use crate::world;
 
 /// How much is measured.
@@ -67,6 +68,8 @@ pub(crate) struct Bench {
     pub(crate) progress: Progress,
     /// Where data directories are made.
     pub(crate) directory: PathBuf,
+    /// A rival to be measured beside.
+    pub(crate) rival: Option<Rival>,
 }
 
 /// A server with its directory, which goes with it.

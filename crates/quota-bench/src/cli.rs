@@ -10,6 +10,7 @@ use crate::bench::{Bench, Scale};
 use crate::counted::{runtime, say};
 use crate::machine::Machine;
 use crate::report::{self, Outcome, Progress};
+use crate::rival::Rival;
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::{Failure, echo};
 
@@ -40,6 +41,9 @@ struct Cli {
     /// Where data directories are made; by default beside the programs.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Also measure another server, if it is on PATH.
+    #[arg(long, value_enum)]
+    rival: Option<Rival>,
     /// How results are shown.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -87,7 +91,11 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
         let lines = lines.map(|scenario| format!("{:<12} {}\n", scenario.name, scenario.about));
         return Ok(say(&lines.collect::<String>())?);
     }
-    let chosen = |name: &str| cli.only.is_empty() || cli.only.iter().any(|only| only == name);
+    let chosen = |name: &str| match name {
+        // Measured where somebody asks for it.
+        "rivals" => cli.rival.is_some(),
+        name => cli.only.is_empty() || cli.only.iter().any(|only| only == name),
+    };
     if let Some(unknown) = cli.only.iter().find(|only| !is_known(only)) {
         return Err(format!("there is no scenario {unknown:?}; --list names all").into());
     }
@@ -102,6 +110,7 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
         scale: scale(cli)?,
         progress: Progress::default(),
         directory,
+        rival: cli.rival,
     };
     let chosen: Vec<&Scenario> = SCENARIOS.iter().filter(|one| chosen(one.name)).collect();
     let seconds: f64 = chosen.iter().map(|one| one.seconds(&bench.scale)).sum();

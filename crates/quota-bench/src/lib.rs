@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod process;
 mod report;
+mod rival;
 mod scenarios;
 mod scrape;
 mod stats;

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use procfs::process::Process;
 
@@ -12,6 +13,10 @@ use crate::Failure;
 
 /// The setting that says where metrics are answered.
 pub(crate) const METRICS: &str = "QUOTA_METRICS_LISTEN";
+
+/// How often, and how far apart, a program that is not ours is tried until it listens.
+const OTHER_TRIES: usize = 100;
+const OTHER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which server.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +35,7 @@ pub(crate) enum Program {
 pub(crate) struct Server {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    stdout: Option<BufReader<ChildStdout>>,
     /// Where it answers calls.
     pub(crate) address: SocketAddr,
     /// Where it answers scrapes.
@@ -110,8 +115,28 @@ impl Server {
             metrics,
             child,
             stdin,
-            stdout,
+            stdout: Some(stdout),
         })
+    }
+
+    /// Starts a program that is not ours, which listens on that address, and waits until it does.
+    pub(crate) fn start_other(mut command: Command, address: SocketAddr) -> Result<Self, Failure> {
+        let null = Stdio::null;
+        let child = command.stdout(null()).stderr(null()).spawn()?;
+        let server = Self {
+            child,
+            stdin: None,
+            stdout: None,
+            address,
+            metrics: None,
+        };
+        for _ in 0..OTHER_TRIES {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(server);
+            }
+            std::thread::sleep(OTHER_PAUSE);
+        }
+        Err(format!("{:?} does not listen", command.get_program()).into())
     }
 
     fn command(program: Program, directory: &Path) -> Result<Command, Failure> {
@@ -159,8 +184,9 @@ impl Server {
     pub(crate) fn allocations(&mut self) -> Result<(f64, f64), Failure> {
         let stdin = self.stdin.as_mut().ok_or("a server has no stdin")?;
         stdin.write_all(b"\n")?;
+        let stdout = self.stdout.as_mut().ok_or("a server has no stdout")?;
         let mut line = String::new();
-        self.stdout.read_line(&mut line)?;
+        stdout.read_line(&mut line)?;
         let (count, bytes) = line.trim().split_once(' ').ok_or("nothing is counted")?;
         Ok((count.parse()?, bytes.parse()?))
     }

@@ -11,6 +11,7 @@ mod longest;
 mod memory;
 mod open;
 mod refusals;
+mod rivals;
 mod telemetry;
 
 use std::pin::Pin;
@@ -67,4 +68,5 @@ scenarios! {
     cost, "cost by number of accounts, levels and quotas", 6, 0;
     telemetry, "metrics and traces on beside off", 4, 0;
     allocations, "allocations per decision", 1, 0;
+    rivals, "another server, with --rival", 3, 0;
 }

@@ -14,7 +14,7 @@ use v1::batch_result::Result as Answer;
 use super::recorder::{Kind, Recorder};
 use super::work::{Call, Expect, RESOURCE, Work};
 use super::{ANSWER_BYTES_MAX, Target};
-use crate::Failure;
+use crate::{Failure, rival};
 
 /// Numbers of operations: no two of a run are alike.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -27,6 +27,7 @@ pub(super) fn numbers(count: usize) -> u64 {
 #[derive(Clone)]
 pub(super) struct Caller {
     part: usize,
+    channel: Channel,
     check: CheckServiceClient<Channel>,
     consume: ConsumeServiceClient<Channel>,
     work: Arc<Work>,
@@ -45,6 +46,7 @@ impl Caller {
         let channel = &target.channels[part];
         Self {
             part,
+            channel: channel.clone(),
             check: CheckServiceClient::new(channel.clone()),
             consume: ConsumeServiceClient::new(channel.clone())
                 .max_decoding_message_size(ANSWER_BYTES_MAX),
@@ -66,6 +68,10 @@ impl Caller {
                 let request = check(self.work.names.at(number));
                 let answer = self.check.check(request).await?.into_inner();
                 demand(answer.verdict.as_ref(), expected)?;
+                1
+            }
+            Call::Throttle => {
+                rival::throttle(&self.channel, self.work.names.at(number)).await?;
                 1
             }
             Call::Consume => {
@@ -93,7 +99,8 @@ impl Caller {
         };
         self.recorder
             .record(self.part, Kind::Charge, began, operations);
-        Ok(self.work.call != Call::Check && self.work.expect == Expect::Granted)
+        let takes = matches!(self.work.call, Call::Consume | Call::Batch(_));
+        Ok(takes && self.work.expect == Expect::Granted)
     }
 
     /// Gives back what a charge of that number took.

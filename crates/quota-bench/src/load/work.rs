@@ -14,6 +14,8 @@ pub(crate) enum Call {
     Check,
     /// Consume, and then Release of the same allocation, if it was granted.
     Consume,
+    /// What a rival calls its decision.
+    Throttle,
     /// A Batch of so many Consumes, and then one of their Releases.
     Batch(usize),
 }

@@ -167,16 +167,19 @@ impl Bench {
     }
 
     /// The number in flight at which a server does most, and every number that was tried with its rate.
+    /// Each is tried so many times longer than a round.
     pub(crate) async fn best_in_flight(
         &self,
         target: &Target,
         work: &Work,
         numbers: &[usize],
+        longer: u32,
     ) -> Result<(usize, Vec<(usize, f64)>), Failure> {
         let mut tried = Vec::new();
         for in_flight in numbers {
             self.progress.say(&format!("{in_flight} in flight"));
-            let load = self.load(work.clone(), Pace::Closed(*in_flight));
+            let mut load = self.load(work.clone(), Pace::Closed(*in_flight));
+            load.length *= longer;
             tried.push((*in_flight, load::run(target, &load).await?.rate()));
         }
         let best = tried.iter().max_by(|a, b| a.1.total_cmp(&b.1));

@@ -38,7 +38,7 @@ struct Cli {
     /// Seconds of use in the scenarios of long use.
     #[arg(long, value_name = "SECONDS")]
     long_seconds: Option<f64>,
-    /// Where data directories are made; by default beside the programs.
+    /// Where data directories are made; by default beside the programs. A full run takes up to 12 GB there.
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Also measure another server, if it is on PATH.

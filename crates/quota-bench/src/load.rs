@@ -5,6 +5,7 @@ mod caller;
 mod closed;
 mod open;
 mod recorder;
+mod size;
 mod work;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::Failure;
 use crate::process::{Server, Usage};
 
+pub(crate) use size::demand_alike;
 pub(crate) use work::{Call, Expect, Names, RESOURCE, Work};
 
 /// Connections; calls are spread over them.

@@ -5,6 +5,8 @@ mod plot;
 mod progress;
 mod text;
 
+use std::fmt;
+
 use serde::Serialize;
 
 use crate::load::{Sample, micros};
@@ -33,6 +35,8 @@ pub(crate) struct Judged {
     pub(crate) required: String,
     pub(crate) aim: String,
     pub(crate) measured: String,
+    /// The same for programs: the median.
+    pub(crate) median: f64,
     pub(crate) met: bool,
     pub(crate) aim_met: Option<bool>,
 }
@@ -73,6 +77,7 @@ impl Judged {
             required: shown(required),
             aim: aim.map_or_else(String::new, shown),
             measured: format!("{measured}{unit}"),
+            median: measured.median,
             met: bound.holds(measured.median, required),
             aim_met: aim.map(|aim| bound.holds(measured.median, aim)),
         }
@@ -84,7 +89,24 @@ impl Judged {
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) heads: Vec<String>,
-    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) rows: Vec<Vec<Cell>>,
+}
+
+/// What stands in a table: a text, or the figures of several rounds.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Cell {
+    Text(String),
+    Figure(Spread),
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => out.write_str(text),
+            Self::Figure(figure) => figure.fmt(out),
+        }
+    }
 }
 
 impl Table {
@@ -97,7 +119,14 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(Cell::Text).into());
+    }
+
+    /// A name, and figures of several rounds.
+    pub(crate) fn figures<const N: usize>(&mut self, name: &str, figures: [Spread; N]) {
+        let mut row = vec![Cell::Text(name.into())];
+        row.extend(figures.map(Cell::Figure));
+        self.rows.push(row);
     }
 
     /// The table of contestants at a load: rate, latencies, and what an operation costs their servers.
@@ -115,14 +144,16 @@ impl Table {
         );
         for (name, samples) in contestants {
             let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-            table.row([
-                (*name).to_owned(),
-                of(Sample::rate).to_string(),
-                of(|sample| sample.charge_us(0.5)).to_string(),
-                of(|sample| sample.charge_us(0.99)).to_string(),
-                of(Sample::cpu_us).to_string(),
-                of(Sample::written).to_string(),
-            ]);
+            table.figures(
+                name,
+                [
+                    of(Sample::rate),
+                    of(|sample| sample.charge_us(0.5)),
+                    of(|sample| sample.charge_us(0.99)),
+                    of(Sample::cpu_us),
+                    of(Sample::written),
+                ],
+            );
         }
         table
     }
@@ -132,12 +163,14 @@ impl Table {
         let mut table = Self::new(title, &["where", "per second", "p50, µs", "p99, µs"]);
         for (name, samples) in contestants {
             let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-            table.row([
-                (*name).to_owned(),
-                of(Sample::rate).to_string(),
-                of(|sample| sample.charge_us(0.5)).to_string(),
-                of(|sample| sample.charge_us(0.99)).to_string(),
-            ]);
+            table.figures(
+                name,
+                [
+                    of(Sample::rate),
+                    of(|sample| sample.charge_us(0.5)),
+                    of(|sample| sample.charge_us(0.99)),
+                ],
+            );
         }
         table
     }
@@ -146,15 +179,11 @@ impl Table {
     pub(crate) fn of_appends(bytes: usize, rounds: &[crate::disk::Appends]) -> Self {
         let mut table = Self::new(
             format!("append of {bytes} bytes and fdatasync"),
-            &["p50, µs", "p99, µs", "longest, ms"],
+            &["", "p50, µs", "p99, µs", "longest, ms"],
         );
         let at = |quantile| Spread::of(rounds.iter().map(|times| micros(times, quantile)));
         let longest = Spread::of(rounds.iter().map(|times| times.max() as f64 / 1e6));
-        table.row([
-            at(0.5).to_string(),
-            at(0.99).to_string(),
-            longest.to_string(),
-        ]);
+        table.figures("append", [at(0.5), at(0.99), longest]);
         table
     }
 }

@@ -58,7 +58,7 @@ macro_rules! scenarios {
 scenarios! {
     check, "unary Check, 64 in flight", 2, 0;
     consume, "unary Consume and Release at the best number in flight", 3, 0;
-    batch, "batches of 1,000", 2, 0;
+    batch, "batches of 1,000", 8, 0;
     latency, "Consume, one in flight", 3, 0;
     open, "Check and Consume in an open loop at half their best rate", 5, 0;
     longest, "the longest commit in minutes of use", 0, 1;

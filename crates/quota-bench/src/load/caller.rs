@@ -141,7 +141,7 @@ fn amounts() -> Vec<v1::Amount> {
     }]
 }
 
-fn check(subject: &str) -> v1::CheckRequest {
+pub(super) fn check(subject: &str) -> v1::CheckRequest {
     v1::CheckRequest {
         subject: subject.into(),
         amounts: amounts(),
@@ -149,7 +149,7 @@ fn check(subject: &str) -> v1::CheckRequest {
     }
 }
 
-fn consume(subject: &str, number: u64) -> v1::ConsumeRequest {
+pub(super) fn consume(subject: &str, number: u64) -> v1::ConsumeRequest {
     v1::ConsumeRequest {
         subject: subject.into(),
         amounts: amounts(),
@@ -159,7 +159,7 @@ fn consume(subject: &str, number: u64) -> v1::ConsumeRequest {
     }
 }
 
-fn release(subject: &str, number: u64) -> v1::ReleaseRequest {
+pub(super) fn release(subject: &str, number: u64) -> v1::ReleaseRequest {
     v1::ReleaseRequest {
         subject: subject.into(),
         operation_id: format!("r-{number}"),

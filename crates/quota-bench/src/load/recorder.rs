@@ -84,7 +84,10 @@ impl Recorder {
             sum.operations += part.operations;
         }
         match sum.operations {
-            0 => Err("no call was answered within a round".into()),
+            0 => {
+                let length = self.until.duration_since(self.from);
+                Err(format!("no call was answered within a round of {length:?}").into())
+            }
             _ => Ok(sum),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::bench::Bench;
-use crate::load::{Call, Pace, Sample, Work};
+use crate::load::{self, Call, Pace, Sample, Work};
 use crate::report::{Bound, Judged, Outcome, Plot, Table, ratios};
 
 const IN_FLIGHT: usize = 64;
@@ -11,6 +11,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome, Failure> {
     let names = bench.users();
     let echo = bench.echo().await?;
     let authority = bench.authority(&names).await?;
+    load::demand_alike(&echo.target, &authority.target, &names).await?;
     let load = bench.load(Work::granted(Call::Check, &names), Pace::Closed(IN_FLIGHT));
     let contestants = [(&echo.target, &load), (&authority.target, &load)];
     let rounds = bench.rounds(&contestants, None).await?;

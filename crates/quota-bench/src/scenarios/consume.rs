@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::bench::Bench;
 use crate::disk::GROUP_BYTES;
-use crate::load::{Call, Pace, Sample, Work};
+use crate::load::{self, Call, Pace, Sample, Work};
 use crate::report::{Bound, Judged, Outcome, Plot, Table, ratios};
 use crate::scrape::Page;
 use crate::stats::short;
@@ -15,9 +15,10 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome, Failure> {
     let names = bench.users();
     let echo = bench.echo().await?;
     let authority = bench.authority(&names).await?;
+    load::demand_alike(&echo.target, &authority.target, &names).await?;
     let work = Work::granted(Call::Consume, &names);
     let (best, tried) = bench
-        .best_in_flight(&authority.target, &work, &IN_FLIGHT)
+        .best_in_flight(&authority.target, &work, &IN_FLIGHT, 1)
         .await?;
     let load = bench.load(work, Pace::Closed(best));
     let contestants = [(&echo.target, &load), (&authority.target, &load)];

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::bench::Bench;
 use crate::disk::COMMAND_BYTES;
-use crate::load::{Call, Pace, Sample, Work, micros};
+use crate::load::{self, Call, Pace, Sample, Work, micros};
 use crate::report::{Bound, Judged, Outcome, Plot, Table};
 use crate::stats::Spread;
 
@@ -11,6 +11,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome, Failure> {
     let names = bench.users();
     let echo = bench.echo().await?;
     let authority = bench.authority(&names).await?;
+    load::demand_alike(&echo.target, &authority.target, &names).await?;
     let load = bench.load(Work::granted(Call::Consume, &names), Pace::Closed(1));
     let contestants = [(&echo.target, &load), (&authority.target, &load)];
     let rounds = bench.rounds(&contestants, Some(COMMAND_BYTES)).await?;

@@ -56,6 +56,7 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome, Failure> {
                 short(rest),
                 short(used.operations_mb)
             ),
+            median: rest,
             met: rest < required,
             aim_met: Some(rest <= aim),
         });

@@ -93,7 +93,7 @@ async fn consume(
 /// Half of the authority's best rate.
 async fn half(bench: &Bench, authority: &Place, work: &Work) -> Result<f64, Failure> {
     let (_, tried) = bench
-        .best_in_flight(&authority.target, work, &IN_FLIGHT)
+        .best_in_flight(&authority.target, work, &IN_FLIGHT, 1)
         .await?;
     Ok(tried.iter().map(|(_, rate)| *rate).fold(0.0, f64::max) / 2.0)
 }
@@ -151,12 +151,8 @@ fn lateness(call: &str, contestants: &[(&str, &[Sample])]) -> Table {
     );
     for (name, samples) in contestants {
         let late = |quantile| Spread::of(samples.iter().map(|s| micros(&s.late, quantile)));
-        table.row([
-            (*name).to_owned(),
-            late(0.5).to_string(),
-            late(0.99).to_string(),
-            Spread::of(samples.iter().map(Sample::rate)).to_string(),
-        ]);
+        let rate = Spread::of(samples.iter().map(Sample::rate));
+        table.figures(name, [late(0.5), late(0.99), rate]);
     }
     table
 }

@@ -30,9 +30,9 @@ pub(super) async fn run(bench: &Bench) -> Result<Outcome, Failure> {
     let authority = bench.authority(&names).await?;
     let ours = Work::granted(Call::Consume, &names);
     let theirs = Work::granted(Call::Throttle, &names);
-    let best = bench.best_in_flight(&authority.target, &ours, &IN_FLIGHT);
+    let best = bench.best_in_flight(&authority.target, &ours, &IN_FLIGHT, 1);
     let (our_best, _) = best.await?;
-    let (their_best, _) = bench.best_in_flight(&other, &theirs, &IN_FLIGHT).await?;
+    let (their_best, _) = bench.best_in_flight(&other, &theirs, &IN_FLIGHT, 1).await?;
     let ours = bench.load(ours, Pace::Closed(our_best));
     let theirs = bench.load(theirs, Pace::Closed(their_best));
     let contestants = [(&other, &theirs), (&authority.target, &ours)];

@@ -54,11 +54,11 @@ impl Scale {
             quick: true,
             rounds: 7,
             length: Duration::from_millis(200),
-            warm: Duration::from_millis(60),
+            warm: Duration::from_millis(40),
             users: 10_000,
             accounts: 50_000,
             quotas: [1_000, 20_000],
-            long: Duration::from_secs(3),
+            long: Duration::from_secs(2),
         }
     }
 }

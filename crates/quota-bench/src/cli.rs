@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{Bench, Scale};
 use crate::counted::{runtime, say};
@@ -72,7 +73,11 @@ pub fn main() -> ExitCode {
         runtime.block_on(async {
             match cli.hidden {
                 Some(Hidden::Echo) => echo::serve().await,
-                None => run(&cli).await,
+                // Dropping a run ends its servers and removes their directories.
+                None => tokio::select! {
+                    done = run(&cli) => done,
+                    stopped = stop() => stopped,
+                },
             }
         })
     });
@@ -83,6 +88,19 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Until somebody stops the program.
+async fn stop() -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Err("stopped".into())
 }
 
 async fn run(cli: &Cli) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ cargo xtask ci [--no-tests]     fmt, clippy, tidy, generated code, buf where it 
 cargo xtask codegen [--check]   generate crates/quota-proto from proto/ (--check: compare only)
 cargo xtask tidy                crate arrows, file sizes, comments in proto/, clauses without a script
 cargo xtask sim [--seed N]      simulated lives with faults, beside the auditor (--seeds, --steps, --soak 1h)
-cargo xtask bench [--quick]     the server beside an empty service, as ratios (--quick: under two minutes)
+cargo xtask bench [--quick]     the server beside an empty service, as ratios (--only, --list, --write, --output json)
 ";
 
 /// The top of the checkout.
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         ["codegen", "--check"] => codegen::run(true),
         ["tidy"] => tidy::run(),
         ["sim", rest @ ..] => run("quota-tests", &["--bin", "quota-sim"], rest),
-        ["bench", rest @ ..] => run("quota-bench", &[], rest),
+        ["bench", rest @ ..] => bench(rest),
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
@@ -68,4 +68,14 @@ fn main() -> ExitCode {
 fn run(package: &str, which: &[&str], rest: &[&str]) -> Result<(), Failure> {
     let run = ["run", "--quiet", "--release", "-p", package];
     start("cargo", &[&run, which, &["--"], rest].concat())
+}
+
+/// Runs the benchmark, which needs the server's program and its own second one beside itself.
+fn bench(rest: &[&str]) -> Result<(), Failure> {
+    let programs = ["-p", "quota-server", "-p", "quota-bench"];
+    start(
+        "cargo",
+        &[&["build", "--quiet", "--release"], &programs[..]].concat(),
+    )?;
+    run("quota-bench", &["--bin", "quota-bench"], rest)
 }

@@ -1,31 +1,45 @@
 //! The baseline: an empty tonic service with the same messages, which answers what the authority would
 //! without looking.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
+use quota_client::Timestamp;
 use quota_proto::v1;
+use quota_proto::v1::batch_item::Item;
+use quota_proto::v1::batch_result::Result as Kind;
 use quota_proto::v1::check_service_server::{CheckService, CheckServiceServer};
 use quota_proto::v1::consume_service_server::{ConsumeService, ConsumeServiceServer};
+use quota_server::config::Config;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::Failure;
+use crate::counted::say;
+
+/// An instant of the size of a real one.
+const INSTANT: Timestamp = Timestamp {
+    seconds: 1_800_000_000,
+    nanos: 123_456_789,
+};
+
 struct Echo;
 
-/// Serves until the process ends.
-pub(crate) async fn start() -> std::io::Result<SocketAddr> {
+/// Serves until the process ends, with the settings of the authority's server.
+pub(crate) async fn serve() -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    tokio::spawn(
-        Server::builder()
-            .max_concurrent_streams(1024)
-            .add_service(CheckServiceServer::new(Echo))
-            .add_service(ConsumeServiceServer::new(Echo))
-            .serve_with_incoming(incoming),
-    );
-    Ok(address)
+    say(&format!("listening on {}\n", listener.local_addr()?))?;
+    let limits = Config::default().limits();
+    Server::builder()
+        .http2_max_header_list_size(limits.metadata_bytes_max)
+        .max_concurrent_streams(limits.streams_max)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_service(CheckServiceServer::new(Echo))
+        .add_service(ConsumeServiceServer::new(Echo))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+        .await?;
+    Ok(())
 }
 
 fn allocation(subject: String, id: String, amounts: Vec<v1::Amount>) -> v1::Allocation {
@@ -81,6 +95,7 @@ impl CheckService for Echo {
             verdict: Some(granted()),
             projections: subjects.into_iter().map(projection).collect(),
             effective_limits: request.amounts.into_iter().map(least).collect(),
+            decide_time: Some(INSTANT),
             ..v1::CheckResponse::default()
         }))
     }
@@ -110,38 +125,46 @@ fn granted() -> v1::Verdict {
     }
 }
 
+fn consumed(request: v1::ConsumeRequest) -> v1::ConsumeResponse {
+    v1::ConsumeResponse {
+        verdict: Some(granted()),
+        allocation: Some(allocation(
+            request.subject,
+            request.allocation_id,
+            request.amounts,
+        )),
+        operation_id: request.operation_id,
+        decide_time: Some(INSTANT),
+        ..v1::ConsumeResponse::default()
+    }
+}
+
+fn released(request: v1::ReleaseRequest) -> v1::ReleaseResponse {
+    v1::ReleaseResponse {
+        released: vec![v1::Amount {
+            resource: "compute.cpu".into(),
+            amount: 1,
+        }],
+        operation_id: request.operation_id,
+        decide_time: Some(INSTANT),
+        ..v1::ReleaseResponse::default()
+    }
+}
+
 #[tonic::async_trait]
 impl ConsumeService for Echo {
     async fn consume(
         &self,
         request: Request<v1::ConsumeRequest>,
     ) -> Result<Response<v1::ConsumeResponse>, Status> {
-        let request = request.into_inner();
-        Ok(Response::new(v1::ConsumeResponse {
-            verdict: Some(granted()),
-            allocation: Some(allocation(
-                request.subject,
-                request.allocation_id,
-                request.amounts,
-            )),
-            operation_id: request.operation_id,
-            ..v1::ConsumeResponse::default()
-        }))
+        Ok(Response::new(consumed(request.into_inner())))
     }
 
     async fn release(
         &self,
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseResponse>, Status> {
-        let request = request.into_inner();
-        Ok(Response::new(v1::ReleaseResponse {
-            released: vec![v1::Amount {
-                resource: "compute.cpu".into(),
-                amount: 1,
-            }],
-            operation_id: request.operation_id,
-            ..v1::ReleaseResponse::default()
-        }))
+        Ok(Response::new(released(request.into_inner())))
     }
 
     async fn resize(
@@ -153,9 +176,25 @@ impl ConsumeService for Echo {
 
     async fn batch(
         &self,
-        _: Request<v1::BatchRequest>,
+        request: Request<v1::BatchRequest>,
     ) -> Result<Response<v1::BatchResponse>, Status> {
-        Err(Status::unimplemented("the baseline has no Batch"))
+        let items = request.into_inner().items.into_iter();
+        let results = items.map(|item| {
+            let result = match item.item {
+                Some(Item::Consume(request)) => Kind::Consume(consumed(request)),
+                Some(Item::Release(request)) => Kind::Release(released(request)),
+                _ => {
+                    return Err(Status::unimplemented(
+                        "the baseline knows two kinds of steps",
+                    ));
+                }
+            };
+            Ok(v1::BatchResult {
+                result: Some(result),
+            })
+        });
+        let results = results.collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::BatchResponse { results }))
     }
 
     async fn renew_allocations(

@@ -1,127 +1,116 @@
-//! Closed-loop load: so many calls in flight, each followed by the next.
+//! Load on one server: closed loop (so many calls in flight, each followed by the next) or open loop (calls at
+//! fixed instants, whether or not earlier ones are answered).
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod caller;
+mod closed;
+mod open;
+mod recorder;
+mod size;
+mod work;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use quota_proto::v1;
-use quota_proto::v1::check_service_client::CheckServiceClient;
-use quota_proto::v1::consume_service_client::ConsumeServiceClient;
-use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Failure;
+use crate::process::{Server, Usage};
 
-/// What is charged.
-pub(crate) const RESOURCE: &str = "compute.cpu";
-const USERS: u64 = 100_000;
-/// Connections; calls in flight are spread over them.
+pub(crate) use size::demand_alike;
+pub(crate) use work::{Call, Expect, Names, RESOURCE, Work};
+
+/// Connections; calls are spread over them.
 const CONNECTIONS: usize = 8;
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// What to call.
-#[derive(Clone, Copy)]
-pub(crate) enum Work {
-    /// Check.
-    Check,
-    /// Consume, and then Release of the same.
-    Consume,
+/// A server with connections to it.
+pub(crate) struct Target {
+    pub(crate) server: Server,
+    channels: Vec<Channel>,
 }
 
-/// One round.
-pub(crate) struct Sample {
-    pub(crate) per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-}
-
-pub(crate) async fn run(
-    target: SocketAddr,
-    work: Work,
-    in_flight: usize,
-    length: Duration,
-) -> Result<Sample, Failure> {
-    let mut channels = Vec::new();
-    for _ in 0..CONNECTIONS.min(in_flight) {
-        let endpoint = Endpoint::from_shared(format!("http://{target}"))?;
-        channels.push(endpoint.tcp_nodelay(true).connect().await?);
-    }
-    let began = Instant::now();
-    let until = began + length;
-    let workers: Vec<_> = (0..in_flight)
-        .map(|at| {
-            let channel = channels[at % channels.len()].clone();
-            tokio::spawn(worker(channel, work, until))
-        })
-        .collect();
-    let mut latencies = Histogram::<u64>::new(3)?;
-    for worker in workers {
-        latencies.add(worker.await??)?;
-    }
-    let took = began.elapsed().as_secs_f64();
-    Ok(Sample {
-        per_second: latencies.len() as f64 / took,
-        p50_us: latencies.value_at_quantile(0.5) as f64 / 1000.0,
-        p99_us: latencies.value_at_quantile(0.99) as f64 / 1000.0,
-    })
-}
-
-async fn worker(channel: Channel, work: Work, until: Instant) -> Result<Histogram<u64>, Failure> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut check = CheckServiceClient::new(channel.clone());
-    let mut consume = ConsumeServiceClient::new(channel);
-    let mut latencies = Histogram::<u64>::new(3)?;
-    while Instant::now() < until {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let user = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % USERS;
-        let subject = format!(
-            "tenants/t{}/projects/p{}/users/u{user}",
-            user % 10,
-            user % 100
-        );
-        let amounts = vec![v1::Amount {
-            resource: RESOURCE.into(),
-            amount: 1,
-        }];
-        let began = Instant::now();
-        match work {
-            Work::Check => {
-                let request = v1::CheckRequest {
-                    subject,
-                    amounts,
-                    ..v1::CheckRequest::default()
-                };
-                check.check(request).await?;
-            }
-            Work::Consume => {
-                let request = v1::ConsumeRequest {
-                    subject: subject.clone(),
-                    amounts,
-                    operation_id: format!("c-{number}"),
-                    allocation_id: format!("a-{number}"),
-                    ..v1::ConsumeRequest::default()
-                };
-                consume.consume(request).await?;
-                record(&mut latencies, began);
-                let request = v1::ReleaseRequest {
-                    subject,
-                    allocation_id: format!("a-{number}"),
-                    operation_id: format!("r-{number}"),
-                    ..v1::ReleaseRequest::default()
-                };
-                let began = Instant::now();
-                consume.release(request).await?;
-                record(&mut latencies, began);
-                continue;
-            }
+impl Target {
+    pub(crate) async fn connect(server: Server) -> Result<Self, Failure> {
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let endpoint = Endpoint::from_shared(format!("http://{}", server.address))?;
+            channels.push(endpoint.tcp_nodelay(true).connect().await?);
         }
-        record(&mut latencies, began);
+        Ok(Self { server, channels })
     }
-    Ok(latencies)
 }
 
-fn record(latencies: &mut Histogram<u64>, began: Instant) {
-    let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    // The histogram grows as needed.
-    let _ = latencies.record(nanos);
+/// How the calls follow each other.
+#[derive(Clone)]
+pub(crate) enum Pace {
+    /// So many in flight.
+    Closed(usize),
+    /// So many a second.
+    Open(f64),
+}
+
+/// What to do in a round.
+#[derive(Clone)]
+pub(crate) struct Load {
+    pub(crate) work: Work,
+    pub(crate) pace: Pace,
+    /// Not measured.
+    pub(crate) warm: Duration,
+    /// Measured, after that.
+    pub(crate) length: Duration,
+}
+
+/// A measured round.
+pub(crate) struct Sample {
+    /// Latencies of what asks or charges, in nanoseconds.
+    pub(crate) charges: Histogram<u64>,
+    /// Latencies of what gives back.
+    pub(crate) releases: Histogram<u64>,
+    /// Decisions: calls, or steps of batches.
+    pub(crate) operations: u64,
+    /// How late the calls began, in nanoseconds; empty for a closed loop.
+    pub(crate) late: Histogram<u64>,
+    pub(crate) length_s: f64,
+    /// What the server used.
+    pub(crate) usage: Usage,
+}
+
+impl Sample {
+    /// Decisions a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.operations as f64 / self.length_s
+    }
+
+    /// Microseconds of processors per decision.
+    pub(crate) fn cpu_us(&self) -> f64 {
+        self.usage.cpu_s * 1e6 / self.operations as f64
+    }
+
+    /// Bytes written per decision.
+    pub(crate) fn written(&self) -> f64 {
+        self.usage.written_bytes / self.operations as f64
+    }
+
+    /// A quantile of the charges, in microseconds.
+    pub(crate) fn charge_us(&self, quantile: f64) -> f64 {
+        micros(&self.charges, quantile)
+    }
+
+    /// The longest wait for any answer, in milliseconds.
+    pub(crate) fn longest_ms(&self) -> f64 {
+        self.charges.max().max(self.releases.max()) as f64 / 1e6
+    }
+}
+
+/// A quantile in microseconds.
+pub(crate) fn micros(times: &Histogram<u64>, quantile: f64) -> f64 {
+    times.value_at_quantile(quantile) as f64 / 1e3
+}
+
+/// Puts a load on a server.
+pub(crate) async fn run(target: &Target, load: &Load) -> Result<Sample, Failure> {
+    match load.pace {
+        Pace::Closed(in_flight) => closed::run(target, load, in_flight).await,
+        Pace::Open(rate) => open::run(target, load, rate).await,
+    }
 }

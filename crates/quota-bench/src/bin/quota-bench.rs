@@ -1,0 +1,7 @@
+//! `quota-bench`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quota_bench::main()
+}

@@ -1,7 +1,5 @@
 //! What happened, and what happens.
 
-use std::io::Write;
-
 use clap::{Args, ValueEnum};
 use quota_client::v1::event::Detail;
 use quota_client::v1::{
@@ -10,7 +8,7 @@ use quota_client::v1::{
 use quota_client::{Client, Timestamp};
 use serde_json::{Value, json};
 
-use crate::output::{Output, exact_time, time};
+use crate::output::{Output, exact_time, line, note, time};
 use crate::pages::PAGE;
 use crate::units::Units;
 use crate::{Ending, Failure, json as to_json, times};
@@ -173,7 +171,7 @@ pub(crate) async fn events(
         match args.export {
             Some(export) => taken
                 .map(|event| exported(&event, export))
-                .try_for_each(line)?,
+                .try_for_each(|event| line(&event))?,
             None => shown.extend(taken),
         }
         request.page_token = page.next_page_token;
@@ -207,7 +205,7 @@ pub(crate) async fn events(
     ];
     output.table(&header, rows, "no such events")?;
     if more {
-        eprintln!("there are more; --most shows more of them, --export all");
+        note(&"there are more; --most shows more of them, --export all");
     }
     Ok(Ending::Done)
 }
@@ -241,17 +239,17 @@ pub(crate) async fn watch(
     loop {
         let response = watch.next().await?;
         if !begun {
-            eprintln!("watching from event {}", response.next_sequence);
+            note(&format!("watching from event {}", response.next_sequence));
             begun = true;
         }
         for event in &response.events {
             if output.is_json() {
-                line(to_json::event(event))?;
+                line(&to_json::event(event))?;
                 continue;
             }
             let what = about(&mut units, event).await;
-            output.text(&format!(
-                "{:>8}  {}  {:<8}  {:<20}  {}  {what}\n",
+            line(&format!(
+                "{:>8}  {}  {:<8}  {:<20}  {}  {what}",
                 event.sequence,
                 time(event.time),
                 severity_name(event.severity()).to_lowercase(),
@@ -286,7 +284,7 @@ pub(crate) async fn verify(
         if !part.problem.is_empty() || part.next_batch == 0 {
             break part;
         }
-        eprintln!("{batches} batches are whole so far");
+        note(&format!("{batches} batches are whole so far"));
         request = VerifyAuditRequest {
             from_batch: part.next_batch,
             previous_hash: part.last_hash,
@@ -313,13 +311,6 @@ pub(crate) async fn verify(
         true => Ok(Ending::Done),
         false => Err(Failure::Other(format!("not whole: {}", last.problem))),
     }
-}
-
-fn line(value: Value) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{value}")
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::Other(format!("stdout: {error}")))
 }
 
 fn exported(event: &Event, export: Export) -> Value {

@@ -89,6 +89,13 @@ pub(crate) struct VerifyAuditArgs {
     after: Option<(u64, String)>,
 }
 
+impl EventsArgs {
+    /// Whether all go to stdout, one a line.
+    pub(crate) fn exports(&self) -> bool {
+        self.export.is_some()
+    }
+}
+
 /// Reads the name of a kind, in either case, with or without its prefix.
 fn kind(text: &str) -> Result<EventKind, String> {
     let name = text.to_ascii_uppercase().replace('-', "_");
@@ -222,11 +229,28 @@ pub(crate) async fn violations(
     events(client, output, args).await
 }
 
-/// Shows events as they happen, until it is interrupted.
+/// Shows events as they happen, until it is interrupted. A server that goes away is waited for; one that was
+/// never there is not.
 pub(crate) async fn watch(
     client: &Client,
     output: &Output,
     args: WatchArgs,
+) -> Result<Ending, Failure> {
+    let mut place = None;
+    let ended = follow(client, output, args, &mut place).await;
+    let unread = matches!(ended, Err(Failure::Unread));
+    if let Some(place) = place.filter(|_| !unread) {
+        note(&format!("go on with --from {place}"));
+    }
+    ended
+}
+
+/// Watches; `place` is the first event that was not shown, once there has been a server.
+async fn follow(
+    client: &Client,
+    output: &Output,
+    args: WatchArgs,
+    place: &mut Option<u64>,
 ) -> Result<Ending, Failure> {
     let mut watch = client.watch(WatchRequest {
         from_sequence: args.from,
@@ -235,29 +259,52 @@ pub(crate) async fn watch(
         severity_min: args.which.severity_min(),
     });
     let mut units = Units::new(client);
-    let mut begun = false;
+    let mut waiting = false;
     loop {
-        let response = watch.next().await?;
-        if !begun {
-            note(&format!("watching from event {}", response.next_sequence));
-            begun = true;
-        }
-        for event in &response.events {
-            if output.is_json() {
-                line(&to_json::event(event))?;
+        let response = match watch.next().await {
+            Ok(response) => response,
+            Err(error) if place.is_some() && error.is_lost() => {
+                if !waiting {
+                    note(&"the server is lost; waiting for it");
+                }
+                waiting = true;
                 continue;
             }
-            let what = about(&mut units, event).await;
-            line(&format!(
-                "{:>8}  {}  {:<8}  {:<20}  {}  {what}",
-                event.sequence,
-                time(event.time),
-                severity_name(event.severity()).to_lowercase(),
-                kind_name(event.kind()).to_lowercase(),
-                subject(event),
-            ))?;
+            Err(error) => return Err(error.into()),
+        };
+        match *place {
+            Some(next) if waiting => {
+                note(&format!("the server is back; going on from event {next}"));
+            }
+            Some(_) => {}
+            None => {
+                let first = response.events.first().map(|event| event.sequence);
+                let from = args.from.or(first).unwrap_or(response.next_sequence);
+                note(&format!("watching from event {from}"));
+            }
         }
+        waiting = false;
+        for event in &response.events {
+            *place = Some(event.sequence);
+            show(output, &mut units, event).await?;
+        }
+        *place = Some(response.next_sequence);
     }
+}
+
+async fn show(output: &Output, units: &mut Units<'_>, event: &Event) -> Result<(), Failure> {
+    if output.is_json() {
+        return line(&to_json::event(event));
+    }
+    let what = about(units, event).await;
+    line(&format!(
+        "{:>8}  {}  {:<8}  {:<20}  {}  {what}",
+        event.sequence,
+        time(event.time),
+        severity_name(event.severity()).to_lowercase(),
+        kind_name(event.kind()).to_lowercase(),
+        subject(event),
+    ))
 }
 
 /// Checks the whole record, part by part.

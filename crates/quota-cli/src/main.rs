@@ -1,7 +1,7 @@
 //! `quotactl`: the quota authority from the command line.
 //!
 //! Exit codes: 0 granted or done, 3 refused, 2 usage, 4 unavailable, 1 anything else. What people read is a
-//! table; `--output json` is one object on stdout; progress goes to stderr.
+//! table; `--output json` is one object on stdout, or of a stream one a line; progress goes to stderr.
 
 mod admin;
 mod apply;
@@ -111,6 +111,17 @@ enum Command {
     Audit(events::VerifyAuditArgs),
 }
 
+impl Command {
+    /// Whether stdout gets a line per event, to which an object that says what failed does not belong.
+    fn writes_lines(&self) -> bool {
+        match self {
+            Self::Watch(_) => true,
+            Self::Events(args) | Self::Violations(args) => args.exports(),
+            _ => false,
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -151,6 +162,7 @@ fn main() -> ExitCode {
     };
     let output = Output::new(cli.output == Format::Json);
     let endpoint = cli.endpoint.clone();
+    let lines = cli.command.writes_lines();
     match runtime.block_on(run(cli)) {
         Ok(Ending::Done) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(3),
@@ -161,7 +173,7 @@ fn main() -> ExitCode {
                 }
                 failure => output::note(&format!("quotactl: {failure}")),
             }
-            if output.is_json() {
+            if output.is_json() && !lines {
                 let _ = output.object(&json::failure(&failure));
             }
             ExitCode::from(exit_code(&failure))

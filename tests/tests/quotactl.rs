@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use quota_tests::process::{Server, binary, quotactl};
+use quota_tests::process::{Server, binary, quotactl, quotactl_json};
 use serde_json::Value;
 
 /// Longer than a call is tried again.
@@ -219,4 +219,35 @@ fn the_place_of_a_watch() {
     let first = said.strip_prefix("watching from event ").expect(&said);
     consume(&server);
     assert_eq!(watch.event().to_string(), first);
+}
+
+/// CloudEvents wants `source` and `id` to be of one event only, whoever else sends some.
+#[test]
+fn stores_are_sources() {
+    let mut sources = Vec::new();
+    for _ in 0..2 {
+        let directory = tempfile::tempdir().unwrap();
+        let mut server = Server::start(directory.path());
+        consume(&server);
+        for _ in 0..2 {
+            let (info, _) = quotactl_json(&server.endpoint, &["server", "info"]);
+            let source = format!("/quota.v1/stores/{}", info["store_id"].as_str().unwrap());
+            let arguments = ["events", "--export", "cloudevents"];
+            let output = quotactl(&server.endpoint, &arguments);
+            let text = String::from_utf8(output.stdout).unwrap();
+            let mut events = 0;
+            for line in text.lines() {
+                let event: Value = serde_json::from_str(line).unwrap();
+                assert_eq!(event["source"], source);
+                events += 1;
+            }
+            assert!(events > 0);
+            sources.push(source);
+            assert_eq!(server.terminate(), Some(0));
+            server = Server::start(directory.path());
+        }
+    }
+    assert_eq!(sources[0], sources[1], "over a restart");
+    assert_eq!(sources[2], sources[3], "over a restart");
+    assert_ne!(sources[0], sources[2]);
 }

@@ -3,7 +3,8 @@
 use clap::{Args, ValueEnum};
 use quota_client::v1::event::Detail;
 use quota_client::v1::{
-    Event, EventKind, ListEventsRequest, Severity, VerifyAuditRequest, WatchRequest,
+    Event, EventKind, GetServerInfoRequest, ListEventsRequest, Severity, VerifyAuditRequest,
+    WatchRequest,
 };
 use quota_client::{Client, Timestamp};
 use serde_json::{Value, json};
@@ -168,6 +169,10 @@ pub(crate) async fn events(
         Some(_) => usize::MAX,
         None => args.most,
     };
+    let source = match args.export {
+        Some(Export::Cloudevents) => source(client).await?,
+        _ => String::new(),
+    };
     let mut shown = Vec::new();
     let mut more = false;
     loop {
@@ -177,7 +182,7 @@ pub(crate) async fn events(
         let taken = page.events.into_iter().take(left);
         match args.export {
             Some(export) => taken
-                .map(|event| exported(&event, export))
+                .map(|event| exported(&event, export, &source))
                 .try_for_each(|event| line(&event))?,
             None => shown.extend(taken),
         }
@@ -360,13 +365,25 @@ pub(crate) async fn verify(
     }
 }
 
-fn exported(event: &Event, export: Export) -> Value {
+/// The source of CloudEvents: events of two stores have the same numbers, and no two may have the same source
+/// and id.
+async fn source(client: &Client) -> Result<String, Failure> {
+    let info = client.get_server_info(GetServerInfoRequest {}).await?;
+    match info.store_id.as_str() {
+        "" => Err(Failure::Other(
+            "the server does not say the id of its store, which CloudEvents need; it is an older one".into(),
+        )),
+        id => Ok(format!("/quota.v1/stores/{id}")),
+    }
+}
+
+fn exported(event: &Event, export: Export, source: &str) -> Value {
     match export {
         Export::Jsonl => to_json::event(event),
         Export::Cloudevents => json!({
             "specversion": "1.0",
             "id": event.sequence.to_string(),
-            "source": "/quota.v1",
+            "source": source,
             "type": format!("quota.v1.{}", kind_name(event.kind()).to_lowercase()),
             "subject": subject(event),
             "time": event.time.map(exact_time),

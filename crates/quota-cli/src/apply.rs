@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::admin::quota::{describe_limit, list_quotas};
 use crate::manifest::{Manifest, QuotaEntry, ResourceEntry, SubjectEntry, differences, same};
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::pages::all_pages;
 use crate::units::Units;
 use crate::{Ending, Failure};
@@ -97,7 +97,10 @@ pub(crate) async fn apply(
         let mut done = Vec::new();
         let made = plan.run(client, &args, false, &mut done).await;
         if made.is_err() && !done.is_empty() {
-            eprintln!("quotactl: done before it failed: {}", done.join(", "));
+            note(&format!(
+                "quotactl: done before it failed: {}",
+                done.join(", ")
+            ));
         }
         made?;
     }
@@ -324,7 +327,7 @@ impl Plan {
             }
             done.push(format!("{} changes of quotas", chunk.len()));
             for warning in answer.responses.iter().flat_map(|one| &one.warnings) {
-                eprintln!("quotactl: warning: {warning}");
+                note(&format!("quotactl: warning: {warning}"));
             }
         }
         Ok(())

@@ -1,16 +1,15 @@
 //! What happened, and what happens.
 
-use std::io::Write;
-
 use clap::{Args, ValueEnum};
 use quota_client::v1::event::Detail;
 use quota_client::v1::{
-    Event, EventKind, ListEventsRequest, Severity, VerifyAuditRequest, WatchRequest,
+    Event, EventKind, GetServerInfoRequest, ListEventsRequest, Severity, VerifyAuditRequest,
+    WatchRequest,
 };
 use quota_client::{Client, Timestamp};
 use serde_json::{Value, json};
 
-use crate::output::{Output, exact_time, time};
+use crate::output::{Output, exact_time, line, note, time};
 use crate::pages::PAGE;
 use crate::units::Units;
 use crate::{Ending, Failure, json as to_json, times};
@@ -91,6 +90,13 @@ pub(crate) struct VerifyAuditArgs {
     after: Option<(u64, String)>,
 }
 
+impl EventsArgs {
+    /// Whether all go to stdout, one a line.
+    pub(crate) fn exports(&self) -> bool {
+        self.export.is_some()
+    }
+}
+
 /// Reads the name of a kind, in either case, with or without its prefix.
 fn kind(text: &str) -> Result<EventKind, String> {
     let name = text.to_ascii_uppercase().replace('-', "_");
@@ -163,6 +169,10 @@ pub(crate) async fn events(
         Some(_) => usize::MAX,
         None => args.most,
     };
+    let source = match args.export {
+        Some(Export::Cloudevents) => source(client).await?,
+        _ => String::new(),
+    };
     let mut shown = Vec::new();
     let mut more = false;
     loop {
@@ -172,8 +182,8 @@ pub(crate) async fn events(
         let taken = page.events.into_iter().take(left);
         match args.export {
             Some(export) => taken
-                .map(|event| exported(&event, export))
-                .try_for_each(line)?,
+                .map(|event| exported(&event, export, &source))
+                .try_for_each(|event| line(&event))?,
             None => shown.extend(taken),
         }
         request.page_token = page.next_page_token;
@@ -207,7 +217,7 @@ pub(crate) async fn events(
     ];
     output.table(&header, rows, "no such events")?;
     if more {
-        eprintln!("there are more; --most shows more of them, --export all");
+        note(&"there are more; --most shows more of them, --export all");
     }
     Ok(Ending::Done)
 }
@@ -224,11 +234,28 @@ pub(crate) async fn violations(
     events(client, output, args).await
 }
 
-/// Shows events as they happen, until it is interrupted.
+/// Shows events as they happen, until it is interrupted. A server that goes away is waited for; one that was
+/// never there is not.
 pub(crate) async fn watch(
     client: &Client,
     output: &Output,
     args: WatchArgs,
+) -> Result<Ending, Failure> {
+    let mut place = None;
+    let ended = follow(client, output, args, &mut place).await;
+    let unread = matches!(ended, Err(Failure::Unread));
+    if let Some(place) = place.filter(|_| !unread) {
+        note(&format!("go on with --from {place}"));
+    }
+    ended
+}
+
+/// Watches; `place` is the first event that was not shown, once there has been a server.
+async fn follow(
+    client: &Client,
+    output: &Output,
+    args: WatchArgs,
+    place: &mut Option<u64>,
 ) -> Result<Ending, Failure> {
     let mut watch = client.watch(WatchRequest {
         from_sequence: args.from,
@@ -237,29 +264,52 @@ pub(crate) async fn watch(
         severity_min: args.which.severity_min(),
     });
     let mut units = Units::new(client);
-    let mut begun = false;
+    let mut waiting = false;
     loop {
-        let response = watch.next().await?;
-        if !begun {
-            eprintln!("watching from event {}", response.next_sequence);
-            begun = true;
-        }
-        for event in &response.events {
-            if output.is_json() {
-                line(to_json::event(event))?;
+        let response = match watch.next().await {
+            Ok(response) => response,
+            Err(error) if place.is_some() && error.is_lost() => {
+                if !waiting {
+                    note(&"the server is lost; waiting for it");
+                }
+                waiting = true;
                 continue;
             }
-            let what = about(&mut units, event).await;
-            output.text(&format!(
-                "{:>8}  {}  {:<8}  {:<20}  {}  {what}\n",
-                event.sequence,
-                time(event.time),
-                severity_name(event.severity()).to_lowercase(),
-                kind_name(event.kind()).to_lowercase(),
-                subject(event),
-            ))?;
+            Err(error) => return Err(error.into()),
+        };
+        match *place {
+            Some(next) if waiting => {
+                note(&format!("the server is back; going on from event {next}"));
+            }
+            Some(_) => {}
+            None => {
+                let first = response.events.first().map(|event| event.sequence);
+                let from = args.from.or(first).unwrap_or(response.next_sequence);
+                note(&format!("watching from event {from}"));
+            }
         }
+        waiting = false;
+        for event in &response.events {
+            *place = Some(event.sequence);
+            show(output, &mut units, event).await?;
+        }
+        *place = Some(response.next_sequence);
     }
+}
+
+async fn show(output: &Output, units: &mut Units<'_>, event: &Event) -> Result<(), Failure> {
+    if output.is_json() {
+        return line(&to_json::event(event));
+    }
+    let what = about(units, event).await;
+    line(&format!(
+        "{:>8}  {}  {:<8}  {:<20}  {}  {what}",
+        event.sequence,
+        time(event.time),
+        severity_name(event.severity()).to_lowercase(),
+        kind_name(event.kind()).to_lowercase(),
+        subject(event),
+    ))
 }
 
 /// Checks the whole record, part by part.
@@ -286,7 +336,7 @@ pub(crate) async fn verify(
         if !part.problem.is_empty() || part.next_batch == 0 {
             break part;
         }
-        eprintln!("{batches} batches are whole so far");
+        note(&format!("{batches} batches are whole so far"));
         request = VerifyAuditRequest {
             from_batch: part.next_batch,
             previous_hash: part.last_hash,
@@ -315,20 +365,25 @@ pub(crate) async fn verify(
     }
 }
 
-fn line(value: Value) -> Result<(), Failure> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{value}")
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::Other(format!("stdout: {error}")))
+/// The source of CloudEvents: events of two stores have the same numbers, and no two may have the same source
+/// and id.
+async fn source(client: &Client) -> Result<String, Failure> {
+    let info = client.get_server_info(GetServerInfoRequest {}).await?;
+    match info.store_id.as_str() {
+        "" => Err(Failure::Other(
+            "the server does not say the id of its store, which CloudEvents need; it is an older one".into(),
+        )),
+        id => Ok(format!("/quota.v1/stores/{id}")),
+    }
 }
 
-fn exported(event: &Event, export: Export) -> Value {
+fn exported(event: &Event, export: Export, source: &str) -> Value {
     match export {
         Export::Jsonl => to_json::event(event),
         Export::Cloudevents => json!({
             "specversion": "1.0",
             "id": event.sequence.to_string(),
-            "source": "/quota.v1",
+            "source": source,
             "type": format!("quota.v1.{}", kind_name(event.kind()).to_lowercase()),
             "subject": subject(event),
             "time": event.time.map(exact_time),

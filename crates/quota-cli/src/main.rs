@@ -1,7 +1,7 @@
 //! `quotactl`: the quota authority from the command line.
 //!
 //! Exit codes: 0 granted or done, 3 refused, 2 usage, 4 unavailable, 1 anything else. What people read is a
-//! table; `--output json` is one object on stdout; progress goes to stderr.
+//! table; `--output json` is one object on stdout, or of a stream one a line; progress goes to stderr.
 
 mod admin;
 mod apply;
@@ -111,6 +111,17 @@ enum Command {
     Audit(events::VerifyAuditArgs),
 }
 
+impl Command {
+    /// Whether stdout gets a line per event, to which an object that says what failed does not belong.
+    fn writes_lines(&self) -> bool {
+        match self {
+            Self::Watch(_) => true,
+            Self::Events(args) | Self::Violations(args) => args.exports(),
+            _ => false,
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -127,6 +138,9 @@ pub(crate) enum Failure {
     Call(#[from] Error),
     #[error("{0}")]
     Other(String),
+    /// Nobody reads what a stream writes, such as `head` that has its lines: an end like any other.
+    #[error("stdout is closed")]
+    Unread,
 }
 
 /// A server that is lost is reported within 5 s: one connection attempt may begin at the end of that.
@@ -142,23 +156,24 @@ fn main() -> ExitCode {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("quotactl: no runtime: {error}");
+            output::note(&format!("quotactl: no runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };
     let output = Output::new(cli.output == Format::Json);
     let endpoint = cli.endpoint.clone();
+    let lines = cli.command.writes_lines();
     match runtime.block_on(run(cli)) {
-        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Done) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Ok(Ending::Refused) => ExitCode::from(3),
         Err(failure) => {
             match &failure {
                 Failure::Call(error) if error.is_lost() && error.reason.is_none() => {
-                    eprintln!("quotactl: {endpoint}: {failure}");
+                    output::note(&format!("quotactl: {endpoint}: {failure}"));
                 }
-                failure => eprintln!("quotactl: {failure}"),
+                failure => output::note(&format!("quotactl: {failure}")),
             }
-            if output.is_json() {
+            if output.is_json() && !lines {
                 let _ = output.object(&json::failure(&failure));
             }
             ExitCode::from(exit_code(&failure))
@@ -169,7 +184,7 @@ fn main() -> ExitCode {
 fn exit_code(failure: &Failure) -> u8 {
     match failure {
         Failure::Usage(_) => 2,
-        Failure::Other(_) => 1,
+        Failure::Other(_) | Failure::Unread => 1,
         Failure::Call(error) if is_unavailable(error) => 4,
         Failure::Call(error) if !error.violations.is_empty() => 2,
         Failure::Call(_) => 1,

@@ -1,6 +1,7 @@
 //! What goes to stdout: a table for people, one JSON object for programs.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
@@ -49,11 +50,32 @@ impl Output {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+/// Prints a line of a stream; where nobody reads any more, [`Failure::Unread`] is the end of it.
+pub(crate) fn line(text: &impl Display) -> Result<(), Failure> {
+    write(&format!("{text}\n"))
+}
+
+fn write(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::Other(format!("stdout: {error}")))
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => Failure::Unread,
+        _ => Failure::Other(format!("stdout: {error}")),
+    })
+}
+
+/// Tells people what is beside the answer. A stderr that cannot be written is no reason to stop.
+pub(crate) fn note(text: &impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints an answer. Where nobody reads it the command still ends as it would: an `apply` is not left half
+/// done, and the exit code says what was decided.
+fn print(text: &str) -> Result<(), Failure> {
+    match write(text) {
+        Err(Failure::Unread) => Ok(()),
+        written => written,
+    }
 }
 
 fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {

@@ -124,6 +124,7 @@ async fn info(client: &Client, output: &Output) -> Result<Ending, Failure> {
             "journal_unavailable": info.journal_unavailable,
             "applied_sequence": info.applied_sequence,
             "rows_failure": info.rows_failure,
+            "store_id": info.store_id,
         }))?;
         return Ok(Ending::Done);
     }
@@ -137,6 +138,7 @@ async fn info(client: &Client, output: &Output) -> Result<Ending, Failure> {
     };
     let rows = [
         ("version", info.version),
+        ("store", info.store_id),
         ("uptime", uptime),
         ("clock", clock_text(&state)),
         ("subjects", info.subjects.to_string()),

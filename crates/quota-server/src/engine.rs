@@ -105,6 +105,8 @@ pub struct Parts {
     pub last: Option<quota_core::time::Timestamp>,
     /// Who still has to read what of the journal; what is pinned before the start is there after it.
     pub pins: Pins,
+    /// What the store is called; all zero where it has no directory.
+    pub store_id: [u8; 16],
 }
 
 impl Parts {
@@ -128,6 +130,7 @@ impl Parts {
             report,
             last: recovered.last.map(|stamp| stamp.now),
             pins: Pins::default(),
+            store_id: [0; 16],
         }
     }
 }
@@ -138,6 +141,7 @@ pub struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// When it was started, by the boot-time clock.
     began_ns: i64,
+    store_id: [u8; 16],
 }
 
 /// The writer of an engine without a thread.
@@ -224,8 +228,10 @@ impl Engine {
             pins: parts.pins.clone(),
             metrics: Metrics::new(),
         });
+        let store_id = parts.store_id;
         let writer = writer::Writer::new(parts, shared.clone())?;
         let engine = Self {
+            store_id,
             began_ns: shared.clock.boot_ns(),
             shared,
             thread: Mutex::default(),
@@ -358,6 +364,11 @@ impl Engine {
     /// Whether nobody awaits the writer.
     pub fn is_idle(&self) -> bool {
         self.shared.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// What the store is called.
+    pub fn store_id(&self) -> [u8; 16] {
+        self.store_id
     }
 
     /// How long it has been running.

@@ -106,6 +106,7 @@ fn recover_in(config: &Config, directory: DataDir, whole: bool) -> Result<Opened
     Ok(Opened {
         parts: Parts {
             clock_accepted_ns,
+            store_id,
             ..parts
         },
         clock,

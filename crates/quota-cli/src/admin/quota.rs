@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{ChangeArgs, deleted, given_or, labels_of, print_json};
 use crate::operate::label;
-use crate::output::{Output, labels, time};
+use crate::output::{Output, labels, note, time};
 use crate::pages::all_pages;
 use crate::times;
 use crate::units::Units;
@@ -300,10 +300,10 @@ async fn set(client: &Client, units: &mut Units<'_>, args: SetArgs) -> Result<Qu
     };
     let answer = client.update_quota(request).await?;
     for warning in &answer.warnings {
-        eprintln!("quotactl: warning: {warning}");
+        note(&format!("quotactl: warning: {warning}"));
     }
     if args.change.dry_run {
-        eprintln!("quotactl: this is what it would be; nothing was changed");
+        note(&"quotactl: this is what it would be; nothing was changed");
     }
     Ok(answer.quota.unwrap_or_default())
 }

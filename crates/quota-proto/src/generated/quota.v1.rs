@@ -2268,6 +2268,10 @@ pub struct GetServerInfoResponse {
     /// Why rows cannot be written now. Empty: they can.
     #[prost(string, tag = "12")]
     pub rows_failure: ::prost::alloc::string::String,
+    /// Id of the store, a UUID: made with the data directory and kept over restarts; a copy of the directory has the
+    /// same. The number of an event is of one event within it.
+    #[prost(string, tag = "13")]
+    pub store_id: ::prost::alloc::string::String,
 }
 /// Says which events to list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

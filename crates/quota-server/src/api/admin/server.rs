@@ -86,6 +86,7 @@ impl Admin {
             journal_unavailable: engine.is_journal_down(),
             applied_sequence: progress.applied,
             rows_failure: progress.failed.unwrap_or_default(),
+            store_id: uuid::Uuid::from_bytes(engine.store_id()).to_string(),
         })
     }
 }

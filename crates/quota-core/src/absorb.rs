@@ -84,11 +84,7 @@ impl Ledger {
             Change::UsageCorrected(correct) => self.correct(event.at, correct),
             Change::ClockAccepted { offset_ns, to } if *offset_ns > 0 => self.memory.jumped(*to),
             Change::ClockAccepted { .. } => {}
-            Change::Answered(answered) => {
-                self.recollect(answered.clone());
-                // Here and nowhere else, so that nothing but calls makes an answer be forgotten.
-                self.expire_answers(event.at);
-            }
+            Change::Answered(answered) => self.recollect(answered.clone()),
             Change::Crossed(crossing) => self.cross(event.at, crossing),
             Change::Exceeded(_)
             | Change::Refused(_)

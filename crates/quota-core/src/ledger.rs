@@ -67,9 +67,6 @@ pub struct Decided {
 /// About how many bytes the events and images of one command may take; one that would take more is rejected.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
-/// Most answers that are forgotten when one is remembered: a busy hour that is over costs no caller much.
-const FORGET_MAX: usize = 1024;
-
 /// How much there is of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
@@ -242,9 +239,9 @@ impl Ledger {
         self.touch_floors(moved);
     }
 
-    /// Forgets answers older than the horizon.
-    pub(crate) fn expire_answers(&mut self, now: Timestamp) {
-        self.forget_answers_before(now.minus(self.memory.horizon()), FORGET_MAX);
+    /// Forgets answers older than the horizon, at most `most` of them.
+    pub fn expire_answers(&mut self, now: Timestamp, most: usize) {
+        self.forget_answers_before(now.minus(self.memory.horizon()), most);
     }
 
     /// Forgets what was answered before `limit`, at most `most` answers.

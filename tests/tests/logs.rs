@@ -70,6 +70,11 @@ async fn the_filter_is_changed_while_it_runs() {
     let set = ["server", "set-log-filter", "off"];
     assert!(quotactl(&server.endpoint, &set).status.success());
     check(&server.endpoint, "fourth").await;
+    // Whoever hides what is done from the log does not hide that.
+    let text = std::fs::read_to_string(&log).unwrap();
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["fields"]["message"], "the log filter was changed");
+    assert_eq!(last["fields"]["filter"], "off");
 
     let lines = lines(&log);
     let seen: Vec<&str> = lines
@@ -92,7 +97,7 @@ async fn a_filter_that_is_none_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let server = launch(directory.path(), &directory.path().join("log"));
     let long = "a".repeat(1025);
-    for bad in ["", "quota_server=loud", &long] {
+    for bad in ["", "quota_server=loud", "info\nfake", &long] {
         let set = ["server", "set-log-filter", bad];
         let output = quotactl(&server.endpoint, &set);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -404,6 +404,27 @@ async fn pages_are_what_was_watched() {
     listed.truncate(heard.len());
     assert_eq!(listed, heard);
 
+    // A token that somebody wrote over names its field, and leads no watcher astray.
+    let first = ListEventsRequest {
+        page_size: 7,
+        ..ListEventsRequest::default()
+    };
+    let token = client.list_events(first.clone()).await.unwrap();
+    let token = token.next_page_token;
+    let newline = (0..token.len()).step_by(2);
+    let newline = newline.into_iter().find(|at| &token[*at..*at + 2] == "0a");
+    let made_for = &token[..newline.unwrap() + 2];
+    for place in ["18446744073709551614.1", "1", "x.y", ""] {
+        let place: String = place.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let request = ListEventsRequest {
+            page_token: format!("{made_for}{place}"),
+            ..first.clone()
+        };
+        let error = client.list_events(request).await.unwrap_err();
+        let named: Vec<&str> = error.violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(named, ["page_token"], "{error:?}");
+    }
+
     // By time: from the instant of an event on, and up to one.
     let at = |index: usize| heard[index].time;
     let middle = heard.len() / 2;

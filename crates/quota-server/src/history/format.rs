@@ -380,6 +380,7 @@ mod tests {
                 used: i64::MAX / 2,
                 held: 3,
             },
+            range: None,
             limit: Some(Limit::Unlimited),
             counted: -4,
             granted: 5,

@@ -440,6 +440,52 @@ impl SpanExporter for Counted {
 mod tests {
     use super::*;
 
+    /// A collector that takes nothing until it is let go.
+    #[derive(Clone, Debug, Default)]
+    struct Stuck {
+        stuck: Arc<Mutex<()>>,
+        taken: Arc<AtomicUsize>,
+    }
+
+    impl SpanExporter for Stuck {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            drop(self.stuck.lock());
+            self.taken.fetch_add(batch.len(), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    /// What finds the queue full is counted, and the queue itself drops nothing.
+    #[test]
+    fn spans_that_may_not_wait_are_counted() {
+        const BEYOND: usize = 100;
+        let stuck = Stuck::default();
+        let held = stuck.stuck.lock();
+        let dropped = Counter::default();
+        let options = BatchConfigBuilder::default()
+            .with_max_queue_size(WAITING_MAX)
+            .with_max_export_batch_size(BATCH_MAX)
+            .build();
+        let processor = Bounded {
+            inner: BatchSpanProcessor::builder(stuck.clone())
+                .with_batch_config(options)
+                .build(),
+            waiting: Arc::default(),
+            dropped: dropped.clone(),
+        };
+        let provider = SdkTracerProvider::builder()
+            .with_span_processor(processor)
+            .build();
+        let tracer = provider.tracer("test");
+        for _ in 0..WAITING_MAX + BEYOND {
+            tracer.start("a span").end();
+        }
+        assert_eq!(dropped.get(), BEYOND as u64);
+        drop(held);
+        provider.shutdown().unwrap();
+        assert_eq!(stuck.taken.load(Ordering::Relaxed), WAITING_MAX);
+    }
+
     #[test]
     fn shares() {
         assert_eq!(threshold(0.0), 0);

@@ -22,6 +22,9 @@ use crate::time::Timestamp;
 /// About what the image of a record takes that does not grow, in bytes.
 const SMALL_RECORD_BYTES: usize = 512;
 
+/// Most answers that are forgotten when one is remembered: a busy hour that is over costs no caller much.
+const FORGET_MAX: usize = 1024;
+
 impl Ledger {
     /// Lets an event have happened.
     pub fn absorb(&mut self, event: &Event) {
@@ -84,7 +87,11 @@ impl Ledger {
             Change::UsageCorrected(correct) => self.correct(event.at, correct),
             Change::ClockAccepted { offset_ns, to } if *offset_ns > 0 => self.memory.jumped(*to),
             Change::ClockAccepted { .. } => {}
-            Change::Answered(answered) => self.recollect(answered.clone()),
+            Change::Answered(answered) => {
+                // First, so that what is forgotten by now pushes out nothing that is not.
+                self.expire_answers(event.at, FORGET_MAX);
+                self.recollect(answered.clone());
+            }
             Change::Crossed(crossing) => self.cross(event.at, crossing),
             Change::Exceeded(_)
             | Change::Refused(_)

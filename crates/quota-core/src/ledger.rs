@@ -267,7 +267,7 @@ impl Ledger {
         };
         match self
             .memory
-            .recall(lane, &operation.id, &operation.digest, tried)
+            .recall(lane, &operation.id, &operation.digest, tried, now)
         {
             Recall::New => {}
             Recall::Known(known) => {

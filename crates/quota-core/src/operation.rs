@@ -80,6 +80,17 @@ struct Lane {
     floor: Floor,
 }
 
+impl Lane {
+    fn since(&self, limit: Timestamp) -> Timestamp {
+        let forgotten = [&self.outcomes, &self.refusals].map(|queue| {
+            let over = queue.partition_point(|entry| entry.outcome.decided < limit);
+            let last = over.checked_sub(1).and_then(|last| queue.get(last));
+            last.map_or(Timestamp::MIN, |entry| entry.outcome.decided)
+        });
+        forgotten.into_iter().fold(self.floor.since, Timestamp::max)
+    }
+}
+
 impl Memory {
     pub(crate) fn new(bounds: MemoryBounds, merged: Floor) -> Self {
         Self {
@@ -93,25 +104,32 @@ impl Memory {
         }
     }
 
+    /// What is known of an operation at `now`. An answer beyond the horizon is forgotten by then, whether it still
+    /// takes room or not: nothing but time decides that.
     pub(crate) fn recall(
         &self,
         lane: &str,
         id: &OperationId,
         digest: &Digest,
         tried: Option<Timestamp>,
+        now: Timestamp,
     ) -> Recall<'_> {
-        match self.lanes.get(lane).and_then(|lane| lane.known.get(id)) {
+        let limit = now.minus(self.bounds.horizon);
+        let known = self.lanes.get(lane).and_then(|lane| lane.known.get(id));
+        match known.filter(|known| known.outcome.decided >= limit) {
             Some(known) if known.digest == *digest => Recall::Known(known),
             Some(_) => Recall::Reused,
-            None if tried.is_some_and(|tried| tried <= self.since(lane)) => Recall::Forgotten,
+            None if tried.is_some_and(|tried| tried <= self.since(lane, limit)) => {
+                Recall::Forgotten
+            }
             None => Recall::New,
         }
     }
 
-    /// Completely remembered since, for one first pair.
-    pub(crate) fn since(&self, lane: &str) -> Timestamp {
+    /// Completely remembered since, for one first pair, where what was answered before `limit` is forgotten.
+    fn since(&self, lane: &str, limit: Timestamp) -> Timestamp {
         self.lanes.get(lane).map_or(self.merged.since, |lane| {
-            lane.floor.since.max(self.merged.since)
+            lane.since(limit).max(self.merged.since)
         })
     }
 
@@ -167,7 +185,9 @@ impl Memory {
             floor: merged,
             ..Lane::default()
         });
-        if lane.known.contains_key(&entry.id) {
+        // One of the same id was beyond the horizon, and still takes room.
+        let known = lane.known.get(&entry.id);
+        if known.is_some_and(|known| known.revision >= entry.revision) {
             return;
         }
         self.idle.remove(&(lane.floor.since, name.clone()));
@@ -247,7 +267,13 @@ impl Memory {
             return;
         };
         let weight = weight(&entry);
-        lane.known.remove(&entry.id);
+        if lane
+            .known
+            .get(&entry.id)
+            .is_some_and(|known| known.revision == entry.revision)
+        {
+            lane.known.remove(&entry.id);
+        }
         self.by_age.remove(&(entry.outcome.decided, entry.revision));
         self.by_bytes.remove(&(lane.bytes, name.clone()));
         lane.bytes = lane.bytes.saturating_sub(weight);

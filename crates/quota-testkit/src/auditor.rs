@@ -197,6 +197,11 @@ impl Auditor {
         let lane = lane(call);
         let op = call.option("op");
         let content = content(call);
+        let horizon = self.bounds.memory.horizon.as_nanos() as i128;
+        let limit = self.book.now - horizon;
+        while let Some(old) = self.kept.iter().position(|kept| kept.at < limit) {
+            self.forget(old);
+        }
         if let Some(id) = op {
             let known = self
                 .kept
@@ -253,14 +258,6 @@ impl Auditor {
                     .iter()
                     .position(|kept| kept.lane == lane && kept.refusal == refusal);
                 self.forget(oldest.unwrap());
-            }
-            let horizon = self.bounds.memory.horizon.as_nanos() as i128;
-            while let Some(old) = self
-                .kept
-                .iter()
-                .position(|kept| kept.at < self.book.now - horizon)
-            {
-                self.forget(old);
             }
         }
         text

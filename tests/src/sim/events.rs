@@ -66,7 +66,6 @@ pub(super) fn check(
         same_cause(&decided.call, &done.events)?;
         if !done.events.is_empty() {
             absorb(&mut world, &mut tally, done.events)?;
-            world.ledger.expire_answers(decided.at, usize::MAX);
         }
         // Closing is bookkeeping: it may come at any time.
         if number % 7 == 0 {

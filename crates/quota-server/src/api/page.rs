@@ -48,7 +48,7 @@ pub(super) fn after(reader: &mut Reader, filter: &str, token: &str) -> String {
             .collect();
         let text = String::from_utf8(bytes?).ok()?;
         let (made_for, name) = text.split_once('\n')?;
-        (made_for == digest(filter) && !name.is_empty()).then(|| name.to_owned())
+        (made_for == digest(filter)).then(|| name.to_owned())
     };
     read().unwrap_or_else(|| {
         reader.wrong(

@@ -106,11 +106,7 @@ impl Life {
 
     /// The whole series of an account, as of now; all that is durable is in it.
     pub fn series(&self, subject: &str, resource: &str, step: Step) -> Option<Series> {
-        assert!(
-            self.history().catch_up(PATIENCE),
-            "{:?}",
-            self.history().lag()
-        );
+        assert!(self.history().catch_up(PATIENCE), "it is behind");
         let query = Query {
             subject: SubjectName::parse(subject).unwrap(),
             resource: ResourceKey::parse(resource).unwrap(),

@@ -143,17 +143,10 @@ impl Table {
             ],
         );
         for (name, samples) in contestants {
+            let [rate, middle, late] = pace_of(samples);
             let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-            table.figures(
-                name,
-                [
-                    of(Sample::rate),
-                    of(|sample| sample.charge_us(0.5)),
-                    of(|sample| sample.charge_us(0.99)),
-                    of(Sample::cpu_us),
-                    of(Sample::written),
-                ],
-            );
+            let (time, bytes) = (of(Sample::cpu_us), of(Sample::written));
+            table.figures(name, [rate, middle, late, time, bytes]);
         }
         table
     }
@@ -162,15 +155,7 @@ impl Table {
     pub(crate) fn of_waits(title: impl Into<String>, contestants: &[(&str, &[Sample])]) -> Self {
         let mut table = Self::new(title, &["where", "per second", "p50, µs", "p99, µs"]);
         for (name, samples) in contestants {
-            let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-            table.figures(
-                name,
-                [
-                    of(Sample::rate),
-                    of(|sample| sample.charge_us(0.5)),
-                    of(|sample| sample.charge_us(0.99)),
-                ],
-            );
+            table.figures(name, pace_of(samples));
         }
         table
     }
@@ -186,6 +171,16 @@ impl Table {
         table.figures("append", [at(0.5), at(0.99), longest]);
         table
     }
+}
+
+/// How fast it went, and how long half and nearly all of the calls took.
+fn pace_of(samples: &[Sample]) -> [Spread; 3] {
+    let of = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
+    [
+        of(Sample::rate),
+        of(|sample| sample.charge_us(0.5)),
+        of(|sample| sample.charge_us(0.99)),
+    ]
 }
 
 /// Lines over a plane.

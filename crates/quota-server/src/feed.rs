@@ -128,7 +128,7 @@ impl Feed {
         let first = self.reader.first_sequence();
         let oldest = self.reader.cursor(first)?.next()?;
         Ok(match oldest {
-            Some(kept) => head(kept.sequence, &kept.body)?.first_event,
+            Some(kept) => Head::of_batch(kept.sequence, &kept.body)?.first_event,
             None => 1,
         })
     }
@@ -166,10 +166,10 @@ impl Feed {
     fn last_where(&self, before: &dyn Fn(&Head) -> bool) -> Result<Option<(u64, Head)>, FeedError> {
         let mut cursor = self
             .reader
-            .seek(&mut |sequence, body| Ok(before(&head(sequence, body)?)))?;
+            .seek(&mut |sequence, body| Ok(before(&Head::of_batch(sequence, body)?)))?;
         let mut last = None;
         while let Some(kept) = cursor.next()? {
-            let head = head(kept.sequence, &kept.body)?;
+            let head = Head::of_batch(kept.sequence, &kept.body)?;
             let is_before = before(&head);
             if is_before || last.is_none() {
                 last = Some((kept.sequence, head));
@@ -296,8 +296,4 @@ impl Tail {
 
 fn read(sequence: u64, body: &[u8]) -> Result<ToldBatch, JournalError> {
     ToldBatch::read(body).map_err(JournalError::of_batch(sequence))
-}
-
-fn head(sequence: u64, body: &[u8]) -> Result<Head, JournalError> {
-    Head::read(body).map_err(JournalError::of_batch(sequence))
 }

@@ -16,7 +16,7 @@ mod sweep;
 mod writing;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
@@ -56,17 +56,6 @@ const FAILURES_MAX: u32 = 3;
 /// The span of [`Summary::peak`].
 const PEAK_SPAN: Duration = Duration::from_secs(24 * 3600);
 
-/// How far it is behind the journal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Lag {
-    /// The last batch that it covers; 0 where there is none.
-    pub position: u64,
-    /// Durable batches that it does not cover yet.
-    pub batches: u64,
-    /// About how many bytes they have, by the mean of those that it read last.
-    pub bytes: u64,
-}
-
 /// An account in short.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -104,8 +93,6 @@ struct Shared {
     stop: AtomicBool,
     /// What is open is to be written down before the end.
     write_at_end: AtomicBool,
-    /// Mean size of the batches that were read last.
-    batch_bytes: AtomicU64,
 }
 
 /// Rows for a history in a directory, made where it is missing. Where they cannot be used they are put aside, and
@@ -178,7 +165,6 @@ impl History {
             hurry: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             write_at_end: AtomicBool::new(false),
-            batch_bytes: AtomicU64::new(0),
             engine,
         });
         let follower = Follower::new(shared.clone(), Box::new(open_rows));
@@ -208,19 +194,6 @@ impl History {
     pub fn needed_from(&self) -> u64 {
         let rows = self.shared.rows.get();
         rows.map_or(1, |rows| needed_from(&**rows))
-    }
-
-    /// How far it is behind.
-    pub fn lag(&self) -> Lag {
-        let position = self.shared.book.lock().position;
-        let next = self.shared.engine.journal().next_sequence();
-        let batches = next.saturating_sub(position.saturating_add(1));
-        let bytes = self.shared.batch_bytes.load(Ordering::Relaxed);
-        Lag {
-            position,
-            batches,
-            bytes: bytes.saturating_mul(batches),
-        }
     }
 
     /// Waits until it covers what is durable now, at most `patience`; says whether it does.
@@ -444,7 +417,6 @@ impl Follower {
     /// Tells a few batches; says whether that was all.
     fn tell(&mut self) -> Result<bool, Failure> {
         let shared = self.shared.clone();
-        let (mut bytes, mut batches) = (0, 0);
         for _ in 0..ROUND_BATCHES {
             let Some(kept) = self.next()? else {
                 return Ok(true);
@@ -459,11 +431,6 @@ impl Follower {
                 return Err(error.into());
             }
             self.hash = kept.hash;
-            bytes += kept.body.len();
-            batches += 1;
-            shared
-                .batch_bytes
-                .store((bytes / batches) as u64, Ordering::Relaxed);
             if book.is_full() {
                 break;
             }

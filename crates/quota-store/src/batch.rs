@@ -8,6 +8,7 @@ use quota_core::record::{Image, RecordKey};
 use quota_core::time::Timestamp;
 
 use crate::format::{self, EventBody, FormatError, ImageBody};
+use crate::journal::JournalError;
 use crate::told::ToldBatch;
 
 /// The clocks when a batch was decided (C1.3).
@@ -97,6 +98,11 @@ impl Head {
             needed_from: message.needed_from,
             first_event: message.first_event,
         })
+    }
+
+    /// The same of a batch that was read back.
+    pub fn of_batch(sequence: u64, body: &[u8]) -> Result<Self, JournalError> {
+        Self::read(body).map_err(JournalError::of_batch(sequence))
     }
 }
 

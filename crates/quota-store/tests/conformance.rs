@@ -1,6 +1,6 @@
 //! Every implementation of the two traits passes the same suite.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Reading beside the writer on the test disk: failed flushes, damage, and what a catch-up costs.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 

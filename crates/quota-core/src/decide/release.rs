@@ -46,7 +46,7 @@ impl Ledger {
             }
         }
 
-        let charged = self.released(&live, &released, now, Cause::Release);
+        let charged = self.released(now, &live, &released, Cause::Release);
         let left = charged.allocation.clone();
         let allocation = left.filter(|left| !left.amounts.is_empty());
         let mut amounts = released;
@@ -86,7 +86,7 @@ impl Ledger {
             },
             changes: first
                 .iter()
-                .map(|live| self.released(live, &live.amounts, now, Cause::ReleaseMatching))
+                .map(|live| self.released(now, live, &live.amounts, Cause::ReleaseMatching))
                 .flat_map(|charged| self.given_back(now, charged))
                 .collect(),
         }
@@ -139,9 +139,9 @@ impl Ledger {
 
     fn released(
         &self,
+        now: Timestamp,
         live: &Arc<Allocation>,
         released: &Amounts,
-        now: Timestamp,
         cause: Cause,
     ) -> Charged {
         let used = negative(released);

@@ -349,6 +349,7 @@ impl Writer {
     fn commit(&mut self, mut group: Undurable) {
         if !group.events.is_empty() {
             let now = self.shared.clock.now();
+            // Also where nobody calls any more, so that the journal need not keep their answers.
             self.ledger.expire_answers(now, FORGET_MAX);
             let changed = Changed::by(&group.events);
             self.tally.stirred(now, &changed);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quota_core::time::Timestamp;
 use quota_store::batch::Head;
-use quota_store::journal::{JournalError, JournalReader, Pins};
+use quota_store::journal::{JournalReader, Pins};
 use tracing::warn;
 
 /// Distance of two looks at the age of the segments. It is counted in days.
@@ -66,10 +66,9 @@ impl Retention {
             return;
         }
         let limit = now.minus(self.keep);
-        let found = self.reader.seek(&mut |sequence, body| {
-            let head = Head::read(body).map_err(JournalError::of_batch(sequence))?;
-            Ok(head.now <= limit)
-        });
+        let found = self
+            .reader
+            .seek(&mut |sequence, body| Ok(Head::of_batch(sequence, body)?.now <= limit));
         match found {
             Ok(cursor) => {
                 self.young_from = cursor.sequence();

@@ -16,10 +16,11 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// What is left to tell after the batch of this instant, which is the last.
 pub(super) fn untold(reader: &dyn JournalReader, last: Timestamp) -> Result<Tally, JournalError> {
     let from = last.minus(BEFORE);
-    let mut cursor = reader.seek(&mut |sequence, body| Ok(head(sequence, body)?.now < from))?;
+    let mut cursor =
+        reader.seek(&mut |sequence, body| Ok(Head::of_batch(sequence, body)?.now < from))?;
     let mut tally = Tally::default();
     while let Some(kept) = cursor.next()? {
-        if head(kept.sequence, &kept.body)?.now >= from {
+        if Head::of_batch(kept.sequence, &kept.body)?.now >= from {
             let told = ToldBatch::read(&kept.body);
             let told = told.map_err(JournalError::of_batch(kept.sequence))?;
             told.events
@@ -61,8 +62,4 @@ fn count(tally: &mut Tally, told: &Told) {
         What::Usage(usage) => tally.was_told(&usage.subject),
         _ => {}
     }
-}
-
-fn head(sequence: u64, body: &[u8]) -> Result<Head, JournalError> {
-    Head::read(body).map_err(JournalError::of_batch(sequence))
 }

@@ -181,20 +181,21 @@ impl Feed {
         Ok(last)
     }
 
-    /// What `pick` takes of the events that come next: at most `most`, out of at most `batches` batches, until it
-    /// breaks off. Moves the place behind all that were looked at.
+    /// What `pick` takes of the events that come next: at most `most`, until it breaks off, or batches and events
+    /// that were looked at are `looked_max`. Moves the place behind all of those.
     pub fn collect<T>(
         &self,
         place: &mut Place,
         most: usize,
-        batches: usize,
+        looked_max: usize,
         mut pick: impl FnMut(u64, &Told) -> ControlFlow<(), Option<T>>,
     ) -> Result<Vec<T>, FeedError> {
         let mut picked = Vec::new();
-        for _ in 0..batches {
-            let Some(told) = self.batch(place)? else {
-                break;
-            };
+        let mut looked: usize = 0;
+        while looked < looked_max
+            && let Some(told) = self.batch(place)?
+        {
+            looked = looked.saturating_add(told.events.len()).saturating_add(1);
             for (number, event) in (told.first..).zip(&told.events) {
                 if number < place.event {
                     continue;

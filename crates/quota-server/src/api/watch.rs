@@ -23,8 +23,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Most events in one response.
 const EVENTS_MAX: usize = 256;
-/// Most batches that are read for one response.
-const BATCHES_MAX: usize = 256;
+/// Most batches and events that are looked at for one response.
+const LOOKED_MAX: usize = 16_384;
 /// Responses that wait for a watcher to take them.
 const RESPONSES_MAX: usize = 2;
 /// Least time between two looks at what is new.
@@ -182,7 +182,7 @@ impl Watcher {
             let (feed, filter) = (self.feed.clone(), self.filter.clone());
             let step = blocking(move || {
                 let pick = |number, told: &_| ControlFlow::Continue(filter.pick(number, told));
-                let events = feed.collect(&mut place, EVENTS_MAX, BATCHES_MAX, pick)?;
+                let events = feed.collect(&mut place, EVENTS_MAX, LOOKED_MAX, pick)?;
                 Ok((events, place))
             });
             let events;

@@ -13,8 +13,8 @@ use crate::api::from_proto::{Caller, Reader};
 use crate::api::{page, watch::blocking};
 use crate::feed::{Feed, FeedError, Place};
 
-/// Most batches that are read for one page.
-const PAGE_BATCHES_MAX: usize = 20_000;
+/// Most batches and events that are looked at for one page: what is rare is found page by page, each in time.
+const PAGE_LOOKED_MAX: usize = 50_000;
 /// Bytes of batches after which a check says where to go on.
 const CHECKED_BYTES_MAX: u64 = 64 << 20;
 /// Longest name that an event can bear, in bytes.
@@ -121,7 +121,7 @@ fn listed(
         (None, None) => Place::new(feed.reader().first_sequence(), 0),
     };
     let mut over = false;
-    let events = feed.collect(&mut place, size, PAGE_BATCHES_MAX, |number, told| {
+    let events = feed.collect(&mut place, size, PAGE_LOOKED_MAX, |number, told| {
         if end.is_some_and(|end| told.at >= end) {
             over = true;
             return ControlFlow::Break(());

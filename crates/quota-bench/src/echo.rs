@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use quota_client::Timestamp;
 use quota_proto::v1;
 use quota_proto::v1::batch_item::Item;
@@ -10,9 +12,11 @@ use quota_proto::v1::batch_result::Result as Kind;
 use quota_proto::v1::check_service_server::{CheckService, CheckServiceServer};
 use quota_proto::v1::consume_service_server::{ConsumeService, ConsumeServiceServer};
 use quota_server::config::Config;
+use quota_server::connections::Connections;
+use quota_server::workers::Workers;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::Failure;
@@ -26,20 +30,30 @@ const INSTANT: Timestamp = Timestamp {
 
 struct Echo;
 
-/// Serves until the process ends, with the settings of the authority's server.
+/// Serves until the process ends, on the authority's threads and with its settings.
 pub(crate) async fn serve() -> Result<(), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     say(&format!("listening on {}\n", listener.local_addr()?))?;
     let limits = Config::default().limits();
-    Server::builder()
-        .http2_max_header_list_size(limits.metadata_bytes_max)
-        .max_concurrent_streams(limits.streams_max)
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(CheckServiceServer::new(Echo))
+    let routes = Routes::new(CheckServiceServer::new(Echo))
         .add_service(ConsumeServiceServer::new(Echo))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
-        .await?;
-    Ok(())
+        .prepare();
+    let workers = Workers::start(move |incoming| {
+        let serving = Server::builder()
+            .http2_max_header_list_size(limits.metadata_bytes_max)
+            .max_concurrent_streams(limits.streams_max)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .add_routes(routes.clone())
+            .serve_with_incoming(incoming);
+        async {
+            if let Err(error) = serving.await {
+                eprintln!("quota-bench: the baseline has ended: {error}");
+            }
+        }
+    })?;
+    let (open, refused) = (Gauge::default(), Counter::default());
+    let connections = Connections::new(listener, limits.connections_max, open, refused);
+    Err(workers.share(connections).await.into())
 }
 
 fn allocation(subject: String, id: String, amounts: Vec<v1::Amount>) -> v1::Allocation {

@@ -1,10 +1,12 @@
 //! Connections, counted: beyond the bound a new one is closed at once, so that a caller that opens too many
-//! takes nothing from those that are there.
+//! takes nothing from those that are there. They are let in by one task and served by others, on threads of their own
+//! ([`crate::workers`]).
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -97,7 +99,7 @@ fn is_of_connection(error: &io::Error) -> bool {
 }
 
 impl Stream for Connections {
-    type Item = io::Result<Connection>;
+    type Item = LetIn;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -120,12 +122,14 @@ impl Stream for Connections {
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%error, "a connection without TCP_NODELAY");
                     }
-                    return Poll::Ready(Some(Ok(Connection {
+                    // It belongs to the runtime that serves it.
+                    let Ok(stream) = stream.into_std() else {
+                        continue;
+                    };
+                    return Poll::Ready(Some(LetIn {
                         stream,
-                        silent: Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT))),
-                        missing: PREFACE_BYTES,
-                        _place: Place::take(permit, &self.open),
-                    })));
+                        place: Place::take(permit, &self.open),
+                    }));
                 }
                 Err(_) => {
                     self.refused.inc();
@@ -143,6 +147,30 @@ impl Stream for Connections {
     }
 }
 
+/// A connection that was let in and that nobody serves yet.
+pub struct LetIn {
+    stream: std::net::TcpStream,
+    place: Place,
+}
+
+impl LetIn {
+    /// Counts it, while it lasts, among those that a thread has.
+    pub fn count_in(&mut self, of_thread: &Arc<AtomicUsize>) {
+        of_thread.fetch_add(1, Ordering::Relaxed);
+        self.place.of_thread = Some(of_thread.clone());
+    }
+
+    /// The connection, in the runtime that serves it.
+    pub fn serve(self) -> io::Result<Connection> {
+        Ok(Connection {
+            stream: TcpStream::from_std(self.stream)?,
+            silent: Some(Box::pin(tokio::time::sleep(PREFACE_TIMEOUT))),
+            missing: PREFACE_BYTES,
+            _place: self.place,
+        })
+    }
+}
+
 /// A connection that gives its place back when it ends.
 pub struct Connection {
     stream: TcpStream,
@@ -156,6 +184,8 @@ pub struct Connection {
 /// One of the places that connections take.
 struct Place {
     open: Gauge,
+    /// How many the thread has that serves it.
+    of_thread: Option<Arc<AtomicUsize>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -164,6 +194,7 @@ impl Place {
         open.inc();
         Self {
             open: open.clone(),
+            of_thread: None,
             _permit: permit,
         }
     }
@@ -172,6 +203,9 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.open.dec();
+        if let Some(of_thread) = &self.of_thread {
+            of_thread.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

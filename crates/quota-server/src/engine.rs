@@ -3,6 +3,7 @@
 //! The alternative, locks per account, cannot give one fdatasync to a thousand callers: with one writer the
 //! group is the unit of durability, and its callers are answered together when it is on disk.
 
+mod asker;
 pub mod breaker;
 pub mod queue;
 pub mod views;
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::CallSpan;
+use asker::Asker;
 use queue::{Item, Queue, READS, Replies, Ticket};
 use views::Views;
 
@@ -272,14 +274,14 @@ impl Engine {
             return Err(Fault::Deadline { unknown: false });
         }
         let _counted = InFlight::new(&self.shared.in_flight);
-        let (reply, answer) = oneshot::channel();
+        let (asker, answer) = Asker::new();
         let ticket = Arc::new(Ticket::queued_at(self.shared.clock.boot_ns(), span));
         // A caller that goes away drops this future, and with it its interest in being decided.
         let claim = TicketGuard(ticket.clone());
         let lane = commands.first().map_or("", Command::lane).to_owned();
         let item = Item::Commands {
             commands,
-            reply,
+            asker,
             ticket: ticket.clone(),
         };
         self.shared.queue.push(&lane, item)?;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use mimalloc::MiMalloc;
 use quota_server::clock::{Machine, ThisMachine};
 use quota_server::config::{Config, MetricsListen};
 use quota_server::connections;
@@ -21,6 +22,9 @@ use quota_store::journal::{JournalError, Link, verify};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The configuration or the command line is wrong.
 const EXIT_USAGE: u8 = 2;
@@ -136,7 +140,9 @@ fn main() -> ExitCode {
     if verify {
         return verify_store(&config);
     }
+    // Calls are served on threads of their own; here is what goes on beside them.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build();
     match runtime {

@@ -1,6 +1,7 @@
 //! The gRPC server: services, health, reflection, bounds, and the way out.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,14 @@ use quota_proto::v1::consume_service_server::{ConsumeServiceServer, SERVICE_NAME
 use quota_proto::v1::reserve_service_server::{ReserveServiceServer, SERVICE_NAME as RESERVE};
 use quota_proto::v1::watch_service_server::{SERVICE_NAME as WATCH, WatchServiceServer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::api::status::complete;
 use crate::api::{Admin, Check, Consume, Reserve, Watch, WatchLimits};
@@ -26,6 +30,8 @@ use crate::feed::Feed;
 use crate::history::History;
 use crate::telemetry::Telemetry;
 use crate::telemetry::calls::Calls;
+use crate::telemetry::logs::LogFilter;
+use crate::workers::Workers;
 
 /// Name of the clock in the health service.
 const CLOCK: &str = "quota.v1.Clock";
@@ -64,27 +70,74 @@ pub async fn serve(
     listener: TcpListener,
     limits: Limits,
     telemetry: Telemetry,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), tonic::transport::Error> {
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let stopping = Arc::new(tokio::sync::Notify::new());
     let follower = tokio::spawn(follow_health(reporter, engine.clone()));
+    let calls = Calls::new(engine.clone(), telemetry.traces);
+    let routes = routes(health, &engine, history, &limits, telemetry.log_filter);
+    let (stopping, stopped) = watch::channel(false);
+    let mut workers = Workers::start(move |incoming| {
+        let server = Server::builder()
+            .layer(calls.clone())
+            .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
+            .http2_max_header_list_size(limits.metadata_bytes_max)
+            .max_concurrent_streams(limits.streams_max)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_routes(routes.clone());
+        let mut stopped = stopped.clone();
+        async move {
+            let stop = async {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop).await {
+                error!(%error, "connections are not served any more");
+            }
+        }
+    })?;
+    let connections = Connections::new(
+        listener,
+        limits.connections_max,
+        engine.metrics().connections.clone(),
+        engine.metrics().connections_refused.clone(),
+    );
+    let served = tokio::select! {
+        lost = workers.share(connections) => Err(lost),
+        () = stop => Ok(()),
+    };
+    engine.refuse_new();
+    stopping.send_replace(true);
+    let quiet = async {
+        tokio::select! {
+            () = workers.ended() => {}
+            () = answered(&engine) => {}
+        }
+    };
+    let _ = tokio::time::timeout(limits.drain_timeout, quiet).await;
+    follower.abort();
+    workers.end().await;
+    let draining = tokio::task::spawn_blocking(move || engine.drain());
+    let _ = draining.await;
+    served
+}
+
+/// Everything that can be called.
+fn routes(
+    health: HealthServer<impl Health>,
+    engine: &Arc<Engine>,
+    history: Arc<History>,
+    limits: &Limits,
+    log_filter: LogFilter,
+) -> Routes {
     let feed = Arc::new(Feed::new(engine.journal().clone()));
-    let admin = Admin::new(engine.clone(), feed.clone(), history, telemetry.log_filter);
-    let admin = AdminServiceServer::new(admin);
+    let admin = Admin::new(engine.clone(), feed.clone(), history, log_filter);
     let check = CheckServiceServer::new(Check::new(engine.clone()));
     let consume = ConsumeServiceServer::new(Consume::new(engine.clone()));
     let reserve = ReserveServiceServer::new(Reserve::new(engine.clone()));
     let watch = WatchServiceServer::new(Watch::new(feed, limits.watch, engine.metrics()));
     let most = limits.message_bytes_max;
-    let server = Server::builder()
-        .layer(Calls::new(engine.clone(), telemetry.traces))
-        .layer(MapResponseLayer::new(complete::<tonic::body::Body>))
-        .http2_max_header_list_size(limits.metadata_bytes_max)
-        .max_concurrent_streams(limits.streams_max)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(health)
+    Routes::new(health)
         .add_service(reflection_v1())
         .add_service(reflection_v1alpha())
         .add_service(
@@ -108,38 +161,11 @@ pub async fn serve(
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
         )
         .add_service(
-            admin
+            AdminServiceServer::new(admin)
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(ANSWER_BYTES_MAX),
-        );
-    let incoming = Connections::new(
-        listener,
-        limits.connections_max,
-        engine.metrics().connections.clone(),
-        engine.metrics().connections_refused.clone(),
-    );
-    let begin_stop = {
-        let (engine, stopping) = (engine.clone(), stopping.clone());
-        async move {
-            stop.await;
-            engine.refuse_new();
-            stopping.notify_one();
-        }
-    };
-    let serving = server.serve_with_incoming_shutdown(incoming, begin_stop);
-    tokio::pin!(serving);
-    let served = tokio::select! {
-        served = &mut serving => served,
-        () = async {
-            stopping.notified().await;
-            let answered = answered(&engine);
-            let _ = tokio::time::timeout(limits.drain_timeout, answered).await;
-        } => Ok(()),
-    };
-    follower.abort();
-    let draining = tokio::task::spawn_blocking(move || engine.drain());
-    let _ = draining.await;
-    served
+        )
+        .prepare()
 }
 
 /// Until nobody has awaited the writer for a while, so that the last answers are on their way. Streams that

@@ -16,9 +16,9 @@ use quota_core::command::Command;
 use quota_core::hash::HashMap;
 use quota_core::outcome::Reply;
 use quota_core::rejection::Rejection;
-use tokio::sync::oneshot;
 
 use super::Fault;
+use super::asker::Asker;
 use crate::telemetry::traces::CallSpan;
 
 /// Weight that a lane may take in its turn.
@@ -35,8 +35,8 @@ pub enum Item {
     Commands {
         /// The commands; at least one.
         commands: Vec<Command>,
-        /// Where the answer goes.
-        reply: oneshot::Sender<Result<Replies, Fault>>,
+        /// Who waits for the answer.
+        asker: Asker,
         /// Whether the caller still waits.
         ticket: Arc<Ticket>,
     },
@@ -59,9 +59,9 @@ impl Item {
     /// Says that it is not done, and that nothing was changed.
     pub fn refuse(self, fault: Fault) {
         match self {
-            Self::Commands { reply, ticket, .. } => {
+            Self::Commands { asker, ticket, .. } => {
                 ticket.withdraw();
-                let _ = reply.send(Err(fault));
+                asker.answer(Err(fault));
             }
             Self::Read(read) => read(Err(fault)),
         }
@@ -413,10 +413,10 @@ mod tests {
             queue.push("b", item(&format!("b{n}"), &said)).unwrap();
         }
         let commands = vec![command(); 50];
-        let (reply, mut answer) = oneshot::channel();
+        let (asker, mut answer) = Asker::new();
         let batch = Item::Commands {
             commands,
-            reply,
+            asker,
             ticket: Arc::default(),
         };
         assert_eq!(queue.push("c", batch), Err(Fault::Overloaded(100)));

@@ -22,9 +22,9 @@ use quota_store::applier::Applier;
 use quota_store::journal::AppendError;
 use quota_store::recovery::mark;
 use quota_store::{Batch, Journal};
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::asker::{Asker, answer_all};
 use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
@@ -85,13 +85,11 @@ struct Written {
     violations: Vec<Finding>,
 }
 
-type Answer = (oneshot::Sender<Result<Replies, Fault>>, Replies);
-
 /// What was decided and is not durable yet.
 #[derive(Default)]
 struct Undurable {
     events: Vec<Event>,
-    answers: Vec<Answer>,
+    answers: Vec<(Asker, Replies)>,
     /// The spans of the calls that are answered, as far as they have some.
     spans: Vec<CallSpan>,
     bytes: usize,
@@ -219,7 +217,7 @@ impl Writer {
                 Item::Read(read) => reads.push(read),
                 Item::Commands {
                     commands,
-                    reply,
+                    asker,
                     ticket,
                 } => {
                     if !ticket.claim() {
@@ -230,11 +228,9 @@ impl Writer {
                     match self.decide_all(now, &commands, &mut group) {
                         Some(replies) => {
                             group.spans.extend(ticket.span().cloned());
-                            group.answers.push((reply, replies));
+                            group.answers.push((asker, replies));
                         }
-                        None => {
-                            let _ = reply.send(Err(Fault::JournalDown { unknown: true }));
-                        }
+                        None => asker.answer(Err(Fault::JournalDown { unknown: true })),
                     }
                 }
             }
@@ -361,18 +357,22 @@ impl Writer {
             && let Err((failure, written)) = self.append_traced(written, &group)
         {
             self.journal_failed(&failure, *written);
-            for (reply, replies) in group.answers {
+            let answers = group.answers.into_iter().map(|(asker, replies)| {
                 // A stored answer is withheld too, and its operation was applied long ago.
                 let unknown = replies.iter().any(Result::is_ok);
-                let _ = reply.send(Err(Fault::JournalDown { unknown }));
-            }
+                (asker, Err(Fault::JournalDown { unknown }))
+            });
+            answer_all(answers.collect());
             return;
         }
         let replies = group.answers.iter().flat_map(|(_, replies)| replies);
         self.shared.metrics.answered(replies);
-        for (reply, replies) in group.answers {
-            let _ = reply.send(Ok(replies));
-        }
+        let answers = group.answers.into_iter();
+        answer_all(
+            answers
+                .map(|(asker, replies)| (asker, Ok(replies)))
+                .collect(),
+        );
     }
 
     /// Appends a batch, with a span where one of those it answers has one.

@@ -20,11 +20,13 @@ pub fn canonical_also(subject: &SubjectName, also: Vec<SubjectName>) -> Vec<Subj
 pub fn charge_set<'a>(subject: &'a SubjectName, also: &'a [SubjectName]) -> Vec<&'a str> {
     // As deep as most are; a deeper one grows.
     let mut names: Vec<&str> = Vec::with_capacity(6);
-    names.extend(subject.root_to_self());
+    subject.root_to_self(&mut names);
     if also.is_empty() {
         return names;
     }
-    names.extend(also.iter().flat_map(SubjectName::root_to_self));
+    for name in also {
+        name.root_to_self(&mut names);
+    }
     names.sort_unstable_by_key(|name| (*name != SYSTEM, *name));
     names.dedup();
     names

@@ -121,14 +121,21 @@ impl SubjectName {
         std::iter::successors(Some(&*self.0), |name| parent(name))
     }
 
-    /// The same from `system` down, in one pass.
-    pub(crate) fn root_to_self(&self) -> impl Iterator<Item = &str> {
-        let above = (!self.is_system()).then_some(SYSTEM);
-        let slashes = self.0.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-        // Every second one ends a pair.
-        let pairs = slashes.skip(1).step_by(2);
-        let ancestors = pairs.filter_map(|(end, _)| self.0.get(..end));
-        above.into_iter().chain(ancestors).chain([&*self.0])
+    /// Adds the same from `system` down to `names`, in one pass.
+    pub(crate) fn root_to_self<'a>(&'a self, names: &mut Vec<&'a str>) {
+        if !self.is_system() {
+            names.push(SYSTEM);
+        }
+        let mut pair_ends = false;
+        for (end, byte) in self.0.bytes().enumerate() {
+            if byte == b'/' {
+                if pair_ends {
+                    names.extend(self.0.get(..end));
+                }
+                pair_ends = !pair_ends;
+            }
+        }
+        names.push(&self.0);
     }
 
     /// The name of an ancestor whose text came from [`Self::lineage`].
@@ -251,23 +258,22 @@ fn check_pairs(text: &str, stars: bool) -> Result<(), NameError> {
             text.len()
         ));
     }
-    let parts: Vec<&str> = text.split('/').collect();
-    let pairs = parts.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
+    let slashes = text.bytes().filter(|byte| *byte == b'/').count();
+    if slashes % 2 == 0 {
         return wrong(format!(
             "{} is not made of collection/id pairs such as `tenants/acme/projects/web`",
             shown(text)
         ));
     }
-    if pairs.len() > PAIRS_MAX {
-        return wrong(format!("has {} pairs; at most {PAIRS_MAX}", pairs.len()));
+    let pairs = slashes.div_ceil(2);
+    if pairs > PAIRS_MAX {
+        return wrong(format!("has {pairs} pairs; at most {PAIRS_MAX}"));
     }
-    for pair in pairs {
-        if let [collection, id] = pair {
-            check_collection(collection)?;
-            if !(stars && *id == "*") {
-                check_id(id)?;
-            }
+    let mut parts = text.split('/');
+    while let (Some(collection), Some(id)) = (parts.next(), parts.next()) {
+        check_collection(collection)?;
+        if !(stars && id == "*") {
+            check_id(id)?;
         }
     }
     Ok(())

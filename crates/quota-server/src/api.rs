@@ -35,7 +35,7 @@ async fn execute(
     identity: Identity,
     action: Action,
 ) -> Result<(Reply, String), Status> {
-    let id = identity.id.to_string();
+    let id = identity.id.as_str().to_owned();
     let span = caller.span;
     if let Some(span) = &span {
         span.commanded(&action);

@@ -45,8 +45,8 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// Least time between two readings of what is new, unless somebody asks: a busy account is loaded once for all of
 /// it, and the writer is not kept company by a thread that wakes for each batch.
 const PACE: Duration = Duration::from_millis(250);
-/// Time between two writings.
-const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two writings. What changes often is written once for all of it; a start tells the rest again.
+const WRITE_INTERVAL: Duration = Duration::from_secs(30);
 /// Batches that are told while readers wait.
 const ROUND_BATCHES: usize = 64;
 /// How long a failure is waited out.

@@ -7,7 +7,7 @@ use quota_core::event::{Event, Remembered};
 use quota_core::record::{Image, RecordKey};
 use quota_core::time::Timestamp;
 
-use crate::format::{self, EventBody, FormatError, ImageBody};
+use crate::format::{self, FormatError, ImageBody};
 use crate::journal::JournalError;
 use crate::told::ToldBatch;
 
@@ -52,8 +52,9 @@ struct BatchBody {
     boot_id: Vec<u8>,
     #[prost(int64, tag = "3")]
     boot_ns: i64,
-    #[prost(message, repeated, tag = "4")]
-    events: Vec<EventBody>,
+    /// Each an event, encoded before the batch is: every level that contains another measures it once more.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    events: Vec<Vec<u8>>,
     #[prost(message, repeated, tag = "5")]
     images: Vec<ImageBody>,
     #[prost(bool, tag = "6")]
@@ -121,7 +122,7 @@ impl Batch {
             now: stamp.now.nanos(),
             boot_id: stamp.boot_id.to_vec(),
             boot_ns: stamp.boot_ns,
-            events: events.iter().map(format::body_of_event).collect(),
+            events: events.iter().map(format::event_bytes).collect(),
             images: images.iter().map(format::body_of_image).collect(),
             suspect: stamp.suspect,
             waiting: stamp.waiting,
@@ -181,7 +182,8 @@ impl Contents {
         let stamp = message.stamp()?;
         let events = message.events.len();
         let mut answers = Vec::new();
-        for event in message.events {
+        for event in &message.events {
+            let event = format::event_of_bytes(event)?;
             answers.extend(format::remembered_of_body(event)?);
         }
         let told = events.saturating_sub(answers.len()) as u64;
@@ -217,7 +219,8 @@ impl ToldBatch {
         let message = BatchBody::decode(format::versioned(body)?)?;
         let stamp = message.stamp()?;
         let mut events = Vec::new();
-        for event in message.events {
+        for event in &message.events {
+            let event = format::event_of_bytes(event)?;
             events.extend(format::told_of_body(event)?);
         }
         Ok(Self {

@@ -9,7 +9,7 @@ mod record;
 mod row;
 mod verdict;
 
-pub(crate) use event::{EventBody, body_of_event, remembered_of_body, told_of_body};
+pub(crate) use event::{event_bytes, event_of_bytes, remembered_of_body, told_of_body};
 pub(crate) use record::{AmountBody, amounts_of_bodies, is_of_a_row};
 pub(crate) use record::{ImageBody, body_of_image, image_of_body, key_bytes, key_of_bytes};
 pub(crate) use record::{record_bytes, record_of_bytes};

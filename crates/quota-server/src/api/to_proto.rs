@@ -47,7 +47,7 @@ pub(super) fn amounts(amounts: &[(ResourceKey, i64)]) -> Vec<v1::Amount> {
     amounts
         .iter()
         .map(|(resource, amount)| v1::Amount {
-            resource: resource.to_string(),
+            resource: resource.as_str().to_owned(),
             amount: *amount,
         })
         .collect()
@@ -64,7 +64,7 @@ pub(super) fn limit(limit: Limit) -> v1::Limit {
 
 pub(super) fn subject(subject: &Subject) -> v1::Subject {
     v1::Subject {
-        name: subject.name.to_string(),
+        name: subject.name.as_str().to_owned(),
         display_name: subject.profile.display_name.clone(),
         labels: subject.profile.labels.clone(),
         incarnation: subject.profile.incarnation,
@@ -76,7 +76,7 @@ pub(super) fn subject(subject: &Subject) -> v1::Subject {
 
 pub(super) fn resource(resource: &Resource) -> v1::Resource {
     v1::Resource {
-        key: resource.key.to_string(),
+        key: resource.key.as_str().to_owned(),
         kind: kind(resource.kind).into(),
         base_unit: resource.base_unit.clone(),
         display_unit: resource.display_unit.clone(),

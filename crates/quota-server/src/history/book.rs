@@ -22,8 +22,9 @@ use super::format;
 use super::limits::{Limits, OwnLimit, own_limits};
 use super::rollup::{Bucket, Change, Level, Range, Rollup, Step};
 
-/// Subjects that are loaded at most, but for those of one batch; then they are written down and let go.
-const SUBJECTS_MAX: usize = 16_384;
+/// Subjects that are loaded at most, but for those of one batch; then they are written down and let go. One takes
+/// about a kilobyte; to load it and write it down again with every change takes as long as to decide the change.
+const SUBJECTS_MAX: usize = 131_072;
 
 /// What the history has to know of the present.
 pub trait Known: Send + Sync {
@@ -117,12 +118,13 @@ impl Swing {
     }
 }
 
-type Tales<'a> = HashMap<&'a str, BTreeMap<ResourceKey, Told>>;
+type Tales<'a> = HashMap<&'a str, BTreeMap<ResourceKey, Box<Told>>>;
 
 /// What is open of the history.
 #[derive(Default)]
 pub struct Book {
-    pub(super) subjects: HashMap<SubjectName, BTreeMap<ResourceKey, Loaded>>,
+    /// In boxes: a tree has room for eleven of what most subjects have one of.
+    pub(super) subjects: HashMap<SubjectName, BTreeMap<ResourceKey, Box<Loaded>>>,
     pub(super) limits: Limits,
     /// The last batch that was told.
     pub position: u64,
@@ -159,9 +161,9 @@ impl Book {
         self.subjects.len() > SUBJECTS_MAX
     }
 
-    /// Lets go what is written down, where there is much of it.
+    /// Lets go what is written down, where there is too much of it.
     pub fn let_go(&mut self) {
-        if self.subjects.len() > SUBJECTS_MAX / 2 {
+        if self.is_full() {
             self.subjects
                 .retain(|_, accounts| accounts.values().any(|account| account.dirty));
         }
@@ -250,7 +252,7 @@ impl Book {
                 closed: Vec::new(),
                 epoch: None,
             };
-            accounts.insert(resource, loaded);
+            accounts.insert(resource, Box::new(loaded));
             Ok(())
         })?;
         self.subjects.insert(name.clone(), accounts);
@@ -344,7 +346,7 @@ impl Book {
         &self,
         name: &SubjectName,
         quotas: &QuotaList,
-        tales: &mut BTreeMap<ResourceKey, Told>,
+        tales: &mut BTreeMap<ResourceKey, Box<Told>>,
     ) {
         let bounded = quotas.iter().map(|quota| &quota.resource);
         let had = self.subjects.get(name).into_iter().flatten();
@@ -364,7 +366,7 @@ impl Book {
         when: (u64, Timestamp),
         name: &SubjectName,
         standing: Option<&Standing>,
-        mut tales: BTreeMap<ResourceKey, Told>,
+        mut tales: BTreeMap<ResourceKey, Box<Told>>,
         known: &dyn Known,
     ) {
         let mut levels: BTreeMap<ResourceKey, Level> = BTreeMap::new();
@@ -391,7 +393,7 @@ impl Book {
                 let mut told = told.unwrap_or_default();
                 // A count that goes with its subject was counted all the same.
                 told.reset |= standing.is_none();
-                self.tell_account(when, of, to, told, known);
+                self.tell_account(when, of, to, *told, known);
             }
         }
     }
@@ -435,7 +437,7 @@ impl Book {
                 closed: Vec::new(),
                 epoch: self.limits.epoch(),
             };
-            accounts.insert(resource.clone(), loaded);
+            accounts.insert(resource.clone(), Box::new(loaded));
             return;
         };
         if loaded.through >= sequence {
@@ -532,7 +534,7 @@ fn is_counted(kind: Kind) -> bool {
 
 /// Notes a charge of one subject of its charge set.
 fn charge(
-    tales: &mut BTreeMap<ResourceKey, Told>,
+    tales: &mut BTreeMap<ResourceKey, Box<Told>>,
     used: &[(ResourceKey, i64)],
     held: &[(ResourceKey, i64)],
     over: Option<Timestamp>,

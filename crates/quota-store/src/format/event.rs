@@ -205,25 +205,26 @@ struct AnsweredBody {
     lane: String,
     #[prost(bytes = "vec", tag = "2")]
     digest: Vec<u8>,
-    #[prost(message, optional, tag = "3")]
-    outcome: Option<OutcomeBody>,
+    /// An [`OutcomeBody`], encoded before the event is: every level that contains another measures it once more.
+    #[prost(bytes = "vec", tag = "3")]
+    outcome: Vec<u8>,
 }
 
-pub(crate) fn body_of_event(event: &Event) -> EventBody {
+fn body_of_event(event: &Event) -> EventBody {
     let quota_name = |target: &Target, resource: &ResourceKey, id: &Id, before, after| {
         ChangeBody::QuotaSet(QuotaNameBody {
             target: target.to_string(),
-            resource: resource.to_string(),
-            id: id.to_string(),
+            resource: resource.as_str().to_owned(),
+            id: id.as_str().to_owned(),
             after: Option::map(after, body_of_limit),
             before: Option::map(before, body_of_limit),
         })
     };
     let change = match &event.change {
-        Change::SubjectCreated { name, .. } => ChangeBody::SubjectCreated(name.to_string()),
-        Change::SubjectChanged { name, .. } => ChangeBody::SubjectChanged(name.to_string()),
-        Change::ResourceSet(resource) => ChangeBody::ResourceSet(resource.key.to_string()),
-        Change::ResourceDeleted(key) => ChangeBody::ResourceDeleted(key.to_string()),
+        Change::SubjectCreated { name, .. } => ChangeBody::SubjectCreated(name.as_str().to_owned()),
+        Change::SubjectChanged { name, .. } => ChangeBody::SubjectChanged(name.as_str().to_owned()),
+        Change::ResourceSet(resource) => ChangeBody::ResourceSet(resource.key.as_str().to_owned()),
+        Change::ResourceDeleted(key) => ChangeBody::ResourceDeleted(key.as_str().to_owned()),
         Change::QuotaSet {
             target,
             quota,
@@ -241,16 +242,16 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
             id,
             before,
         } => quota_name(target, resource, id, Some(*before), None),
-        Change::SubjectDeleted { name } => ChangeBody::SubjectDeleted(name.to_string()),
+        Change::SubjectDeleted { name } => ChangeBody::SubjectDeleted(name.as_str().to_owned()),
         Change::Charged(charged) => ChangeBody::Charged(body_of_charged(charged)),
         Change::UsageReset(reset) => ChangeBody::UsageReset(UsageResetBody {
-            subject: reset.subject.to_string(),
-            resource: reset.resource.to_string(),
+            subject: reset.subject.as_str().to_owned(),
+            resource: reset.resource.as_str().to_owned(),
             quota: text(reset.quota.as_ref()),
             purpose: reset.purpose.clone(),
         }),
         Change::UsageCorrected(correct) => ChangeBody::UsageCorrected(UsageCorrectedBody {
-            subject: correct.subject.to_string(),
+            subject: correct.subject.as_str().to_owned(),
             also: texts(&correct.also),
             amounts: bodies_of_amounts(&correct.amounts),
             past: correct.past,
@@ -258,9 +259,9 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
         }),
         Change::ClockAccepted { offset_ns, .. } => ChangeBody::ClockAccepted(*offset_ns),
         Change::Answered(answered) => ChangeBody::Answered(AnsweredBody {
-            lane: answered.lane.to_string(),
+            lane: String::from(&*answered.lane),
             digest: answered.digest.to_vec(),
-            outcome: Some(body_of_outcome(&answered.outcome)),
+            outcome: body_of_outcome(&answered.outcome).encode_to_vec(),
         }),
         Change::ClockDoubted { offset_ns, doubted } => ChangeBody::ClockDoubted(ClockDoubtedBody {
             offset_ns: *offset_ns,
@@ -287,7 +288,7 @@ pub(crate) fn body_of_event(event: &Event) -> EventBody {
 
 fn body_of_charged(charged: &Charged) -> ChargedBody {
     ChargedBody {
-        subject: charged.subject.to_string(),
+        subject: charged.subject.as_str().to_owned(),
         also: texts(&charged.also),
         used: bodies_of_amounts(&charged.used),
         held: bodies_of_amounts(&charged.held),
@@ -309,14 +310,22 @@ fn body_of_charged(charged: &Charged) -> ChargedBody {
     }
 }
 
+/// An event on its own, as it stands in a batch.
+pub(crate) fn event_bytes(event: &Event) -> Vec<u8> {
+    body_of_event(event).encode_to_vec()
+}
+
+/// Reads it.
+pub(crate) fn event_of_bytes(bytes: &[u8]) -> Result<EventBody, FormatError> {
+    Ok(EventBody::decode(bytes)?)
+}
+
 /// The answer in an event, if it is one.
 pub(crate) fn remembered_of_body(body: EventBody) -> Result<Option<Arc<Remembered>>, FormatError> {
     let Some(ChangeBody::Answered(answered)) = body.change else {
         return Ok(None);
     };
-    let outcome = answered
-        .outcome
-        .ok_or_else(|| FormatError::damaged("an answer without an outcome"))?;
+    let outcome = OutcomeBody::decode(&*answered.outcome)?;
     let digest = answered
         .digest
         .try_into()

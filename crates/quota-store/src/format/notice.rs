@@ -77,7 +77,7 @@ struct UsageNowBody {
 
 pub(super) fn body_of_exceeded(exceeded: &Exceeded) -> ExceededBody {
     ExceededBody {
-        subject: exceeded.subject.to_string(),
+        subject: exceeded.subject.as_str().to_owned(),
         finding: Some(body_of_finding(&exceeded.finding)),
         shadow: exceeded.shadow,
     }
@@ -93,9 +93,9 @@ pub(super) fn exceeded_of_body(body: ExceededBody) -> Result<Exceeded, FormatErr
 
 pub(super) fn body_of_crossing(crossing: &Crossing) -> CrossingBody {
     CrossingBody {
-        subject: crossing.subject.to_string(),
-        resource: crossing.resource.to_string(),
-        quota: crossing.quota.to_string(),
+        subject: crossing.subject.as_str().to_owned(),
+        resource: crossing.resource.as_str().to_owned(),
+        quota: crossing.quota.as_str().to_owned(),
         pattern: text(crossing.pattern.as_ref()),
         from: number_of_level(crossing.from),
         to: number_of_level(crossing.to),
@@ -124,7 +124,7 @@ pub(super) fn crossing_of_body(body: CrossingBody) -> Result<Crossing, FormatErr
 
 pub(super) fn body_of_refused(refused: &Refused) -> RefusedBody {
     RefusedBody {
-        subject: refused.subject.to_string(),
+        subject: refused.subject.as_str().to_owned(),
         finding: Some(body_of_finding(&refused.finding)),
         count: refused.count,
         first: refused.first.nanos(),
@@ -143,12 +143,12 @@ pub(super) fn refused_of_body(body: RefusedBody) -> Result<Refused, FormatError>
 pub(super) fn body_of_usage(usage: &UsageNow) -> UsageBody {
     let accounts = usage.accounts.iter();
     let accounts = accounts.map(|(resource, used, held)| UsageNowBody {
-        resource: resource.to_string(),
+        resource: resource.as_str().to_owned(),
         used: *used,
         held: *held,
     });
     UsageBody {
-        subject: usage.subject.to_string(),
+        subject: usage.subject.as_str().to_owned(),
         accounts: accounts.collect(),
     }
 }

@@ -224,7 +224,7 @@ fn body_of_answer(answer: &Answer) -> AnswerBody {
             renewed: renewed
                 .iter()
                 .map(|(id, expires)| RenewalBody {
-                    id: id.to_string(),
+                    id: id.as_str().to_owned(),
                     expires: expires.nanos(),
                 })
                 .collect(),
@@ -234,7 +234,7 @@ fn body_of_answer(answer: &Answer) -> AnswerBody {
             members: members.iter().map(body_of_answer).collect(),
         }),
         Answer::Subject(subject) => KindBody::Subject(SubjectAnswerBody {
-            name: subject.name.to_string(),
+            name: subject.name.as_str().to_owned(),
             profile: Some(body_of_profile(&subject.profile)),
         }),
         Answer::Resource(resource) => KindBody::Resource(body_of_resource(resource)),
@@ -252,8 +252,8 @@ fn body_of_answer(answer: &Answer) -> AnswerBody {
             counts: counts
                 .iter()
                 .map(|(subject, resource, counted)| CountBody {
-                    subject: subject.to_string(),
-                    resource: resource.to_string(),
+                    subject: subject.as_str().to_owned(),
+                    resource: resource.as_str().to_owned(),
                     counted: *counted,
                 })
                 .collect(),

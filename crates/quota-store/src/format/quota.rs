@@ -118,8 +118,8 @@ struct RateBody {
 
 pub(crate) fn body_of_quota(quota: &Quota) -> QuotaBody {
     QuotaBody {
-        resource: quota.resource.to_string(),
-        id: quota.id.to_string(),
+        resource: quota.resource.as_str().to_owned(),
+        id: quota.id.as_str().to_owned(),
         limit: match quota.limit {
             Limit::Value(value) => Some(value),
             Limit::Unlimited => None,

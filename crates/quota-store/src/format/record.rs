@@ -320,7 +320,7 @@ fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
         let (high, low) = bytes.split_at(8);
         let half = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
         BucketBody {
-            quota: quota.to_string(),
+            quota: quota.as_str().to_owned(),
             owed_high: half(high),
             owed_low: half(low),
             interval_ns,
@@ -328,7 +328,7 @@ fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
         }
     };
     AccountBody {
-        resource: resource.to_string(),
+        resource: resource.as_str().to_owned(),
         used: account.used,
         held: account.held,
         counts: account
@@ -346,7 +346,7 @@ fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
             .standings
             .iter()
             .map(|(quota, standing)| StandingBody {
-                quota: quota.to_string(),
+                quota: quota.as_str().to_owned(),
                 over: standing.level == Level::Over,
                 until: standing.until.map(Timestamp::nanos),
             })
@@ -412,7 +412,7 @@ fn floor_of_body(body: FloorBody) -> Floor {
 
 pub(crate) fn body_of_resource(resource: &Resource) -> ResourceBody {
     ResourceBody {
-        key: resource.key.to_string(),
+        key: resource.key.as_str().to_owned(),
         kind: match resource.kind {
             Kind::Allocation => 1,
             Kind::Concurrency => 2,
@@ -482,7 +482,7 @@ pub(crate) fn bodies_of_amounts(amounts: &[(ResourceKey, i64)]) -> Vec<AmountBod
     amounts
         .iter()
         .map(|(resource, amount)| AmountBody {
-            resource: resource.to_string(),
+            resource: resource.as_str().to_owned(),
             amount: *amount,
         })
         .collect()

@@ -79,7 +79,7 @@ pub(crate) struct HoldBody {
 
 pub(crate) fn body_of_allocation(allocation: &Allocation) -> AllocationBody {
     AllocationBody {
-        subject: allocation.subject.to_string(),
+        subject: allocation.subject.as_str().to_owned(),
         also: texts(&allocation.also),
         incarnations: allocation.incarnations.clone(),
         id: allocation
@@ -123,11 +123,11 @@ pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, For
 
 pub(crate) fn body_of_hold(hold: &Hold) -> HoldBody {
     HoldBody {
-        subject: hold.subject.to_string(),
+        subject: hold.subject.as_str().to_owned(),
         also: texts(&hold.also),
         incarnations: hold.incarnations.clone(),
-        id: hold.id.to_string(),
-        allocation: hold.allocation.to_string(),
+        id: hold.id.as_str().to_owned(),
+        allocation: hold.allocation.as_str().to_owned(),
         amounts: bodies_of_amounts(&hold.amounts),
         spent: bodies_of_amounts(&hold.spent),
         generation: hold.generation,
@@ -195,7 +195,7 @@ pub(crate) fn names(texts: &[String]) -> Result<Vec<SubjectName>, FormatError> {
 }
 
 pub(crate) fn texts(names: &[SubjectName]) -> Vec<String> {
-    names.iter().map(ToString::to_string).collect()
+    names.iter().map(|name| name.as_str().to_owned()).collect()
 }
 
 /// Who is charged; with as many incarnations as there are subjects.

@@ -1,5 +1,6 @@
 //! Decisions with all that led to them.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use prost::{Message, Oneof};
@@ -158,8 +159,8 @@ fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
 
 pub(super) fn body_of_finding(finding: &Finding) -> FindingBody {
     FindingBody {
-        subject: finding.subject.to_string(),
-        resource: finding.resource.to_string(),
+        subject: finding.subject.as_str().to_owned(),
+        resource: finding.resource.as_str().to_owned(),
         quota: text(finding.quota.as_ref()),
         pattern: text(finding.pattern.as_ref()),
         reason: match finding.reason {
@@ -222,9 +223,9 @@ pub(super) fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError>
 
 fn body_of_headroom(headroom: &Headroom) -> HeadroomBody {
     HeadroomBody {
-        subject: headroom.subject.to_string(),
-        resource: headroom.resource.to_string(),
-        quota: headroom.quota.to_string(),
+        subject: headroom.subject.as_str().to_owned(),
+        resource: headroom.resource.as_str().to_owned(),
+        quota: headroom.quota.as_str().to_owned(),
         pattern: text(headroom.pattern.as_ref()),
         limit: headroom.limit,
         taken: headroom.taken,
@@ -271,8 +272,10 @@ fn nanos(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn text<T: ToString>(value: Option<&T>) -> String {
-    value.map(ToString::to_string).unwrap_or_default()
+pub(super) fn text<T: Borrow<str>>(value: Option<&T>) -> String {
+    value
+        .map(|text| text.borrow().to_owned())
+        .unwrap_or_default()
 }
 
 pub(super) fn given(text: &str) -> Option<&str> {

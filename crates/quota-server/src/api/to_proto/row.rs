@@ -11,7 +11,7 @@ use super::{amounts, text, timestamp};
 pub(in crate::api) fn allocation(allocation: &Allocation) -> v1::Allocation {
     v1::Allocation {
         name: allocation.key.as_str().to_owned(),
-        subject: allocation.subject.to_string(),
+        subject: allocation.subject.as_str().to_owned(),
         also: names(&allocation.also),
         allocation_id: text(allocation.id.as_ref()),
         amounts: amounts(&allocation.amounts),
@@ -36,10 +36,10 @@ pub(in crate::api) fn hold(hold: &Hold, now: Timestamp) -> v1::Hold {
     };
     v1::Hold {
         name: hold.key.as_str().to_owned(),
-        subject: hold.subject.to_string(),
+        subject: hold.subject.as_str().to_owned(),
         also: names(&hold.also),
-        hold_id: hold.id.to_string(),
-        allocation_id: hold.allocation.to_string(),
+        hold_id: hold.id.as_str().to_owned(),
+        allocation_id: hold.allocation.as_str().to_owned(),
         amounts: amounts(&hold.amounts),
         spent: amounts(&hold.spent),
         state: match end {
@@ -60,5 +60,5 @@ pub(in crate::api) fn hold(hold: &Hold, now: Timestamp) -> v1::Hold {
 }
 
 fn names(names: &[SubjectName]) -> Vec<String> {
-    names.iter().map(ToString::to_string).collect()
+    names.iter().map(|name| name.as_str().to_owned()).collect()
 }

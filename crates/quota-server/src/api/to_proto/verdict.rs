@@ -44,10 +44,10 @@ fn findings(findings: &[Finding]) -> Vec<v1::LimitFinding> {
 
 pub(super) fn finding(finding: &Finding) -> v1::LimitFinding {
     v1::LimitFinding {
-        subject: finding.subject.to_string(),
+        subject: finding.subject.as_str().to_owned(),
         quota: text(finding.quota.as_ref()),
         pattern: text(finding.pattern.as_ref()),
-        resource: finding.resource.to_string(),
+        resource: finding.resource.as_str().to_owned(),
         reason: match finding.reason {
             Reason::Limit => v1::RefusalReason::Limit.into(),
             Reason::Rate => v1::RefusalReason::Rate.into(),
@@ -69,10 +69,10 @@ pub(super) fn finding(finding: &Finding) -> v1::LimitFinding {
 
 fn headroom(headroom: &Headroom) -> v1::LimitHeadroom {
     v1::LimitHeadroom {
-        subject: headroom.subject.to_string(),
-        quota: headroom.quota.to_string(),
+        subject: headroom.subject.as_str().to_owned(),
+        quota: headroom.quota.as_str().to_owned(),
         pattern: text(headroom.pattern.as_ref()),
-        resource: headroom.resource.to_string(),
+        resource: headroom.resource.as_str().to_owned(),
         limit: headroom.limit,
         taken: headroom.taken,
         remaining: headroom.remaining(),
@@ -97,7 +97,7 @@ pub(in crate::api) fn effective_limits(
     resource: &ResourceKey,
     least: &[EffectiveLimit],
 ) -> Vec<v1::EffectiveLimit> {
-    let resource = resource.to_string();
+    let resource = resource.as_str().to_owned();
     if least.is_empty() {
         return vec![v1::EffectiveLimit {
             resource,
@@ -107,8 +107,8 @@ pub(in crate::api) fn effective_limits(
     let one = |least: &EffectiveLimit| v1::EffectiveLimit {
         resource: resource.clone(),
         limit: Some(limit(least.limit)),
-        subject: least.subject.to_string(),
-        quota: least.quota.to_string(),
+        subject: least.subject.as_str().to_owned(),
+        quota: least.quota.as_str().to_owned(),
         period: match &least.dimension {
             Dimension::Period(of) => Some(period(of)),
             _ => None,
@@ -126,7 +126,7 @@ pub(in crate::api) fn projections(projections: &[Projection<'_>]) -> Vec<v1::Pro
         .iter()
         .map(|projection| v1::Projection {
             subject: projection.subject.to_string(),
-            resource: projection.resource.to_string(),
+            resource: projection.resource.as_str().to_owned(),
             quota: text(projection.quota),
             used: projection.used,
             held: projection.held,

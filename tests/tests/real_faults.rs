@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quota_client::v1::ErrorReason;
+use quota_client::v1::{ErrorReason, GetServerInfoRequest};
 use quota_client::{Applied, Client, Error, Options};
 use quota_tests::book::{Book, check};
 use quota_tests::process::{
@@ -325,6 +325,9 @@ async fn flushes_that_fail_from_then_on() {
             until_health(&server.endpoint, service, NOT_SERVING).await;
         }
         until_health(&server.endpoint, "quota.v1.CheckService", SERVING).await;
+        let info = client.get_server_info(GetServerInfoRequest {}).await;
+        let info = info.unwrap();
+        assert!(info.journal_unavailable && info.subjects > 0, "{info:?}");
         if is_killed {
             server.kill();
         } else {

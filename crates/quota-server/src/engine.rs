@@ -19,6 +19,7 @@ use quota_core::command::Command;
 use quota_core::ledger::AutoCreate;
 use quota_core::outcome::Reply;
 use quota_core::rejection::Rejection;
+use quota_core::ledger::Sizes;
 use quota_core::{Bounds, Ledger};
 use quota_store::Journal;
 use quota_store::applier::{Applier, Progress};
@@ -32,6 +33,9 @@ use crate::telemetry::traces::CallSpan;
 use asker::Asker;
 use queue::{Item, Queue, READS, Replies, Ticket};
 use views::Views;
+
+/// Longest wait for the writer by whoever only asks how it is.
+const SIZES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How the engine works; every bound has its name in the configuration.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +184,8 @@ struct Shared {
     /// When the flush under way began, by the boot-time clock; 0 when there is none.
     flush_began_ns: AtomicI64,
     progress: Mutex<Progress>,
+    /// How much there was when it was last counted.
+    sizes: Mutex<Sizes>,
     reader: Arc<dyn JournalReader>,
     pins: Pins,
     metrics: Metrics,
@@ -226,6 +232,7 @@ impl Engine {
             journal_down: AtomicBool::new(false),
             flush_began_ns: AtomicI64::new(0),
             progress: Mutex::default(),
+            sizes: Mutex::new(parts.ledger.sizes()),
             reader: parts.journal.reader(),
             pins: parts.pins.clone(),
             metrics: Metrics::new(),
@@ -317,6 +324,15 @@ impl Engine {
         self.shared.queue.push(READS, Item::Read(Box::new(job)))?;
         let answered = answer.await;
         answered.unwrap_or(Err(Fault::JournalDown { unknown: false }))
+    }
+
+    /// How much there is; while the writer does not answer, as it was counted last.
+    pub async fn sizes(&self) -> Sizes {
+        let counted = tokio::time::timeout(SIZES_PATIENCE, self.read(Ledger::sizes)).await;
+        match counted {
+            Ok(Ok(sizes)) => sizes,
+            Ok(Err(_)) | Err(_) => *self.shared.sizes.lock(),
+        }
     }
 
     /// The published state.

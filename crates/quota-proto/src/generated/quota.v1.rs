@@ -2229,7 +2229,7 @@ pub struct ClockInfo {
 /// Asks what runs here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerInfoRequest {}
-/// What runs here, and how it is.
+/// What runs here, and how it is. While the journal cannot be written, numbers of rows are of a moment before.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetServerInfoResponse {
     /// Version of the server.

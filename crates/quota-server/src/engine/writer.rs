@@ -484,7 +484,9 @@ impl Writer {
         let behind = last.saturating_sub(progress.applied);
         let journal_bytes = self.journal.size_bytes();
         let metrics = &self.shared.metrics;
-        metrics.measured(&self.ledger.sizes(), journal_bytes, behind);
+        let sizes = self.ledger.sizes();
+        metrics.measured(&sizes, journal_bytes, behind);
+        *self.shared.sizes.lock() = sizes;
         let needed = self.needed_by_rows(&progress);
         *self.shared.progress.lock() = progress;
         self.trim_journal(needed);

@@ -68,8 +68,8 @@ impl Admin {
         _: Caller,
     ) -> Result<v1::GetServerInfoResponse, Status> {
         let engine = &self.engine;
-        let read = engine.read(|ledger| (ledger.sizes(), ledger.defaults().len()));
-        let (sizes, patterns) = read.await.map_err(|fault| status::of_fault(&fault))?;
+        let sizes = engine.sizes().await;
+        let patterns = engine.views().tables().defaults.len();
         let count = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
         let progress = engine.progress();
         let clock = engine.clock();

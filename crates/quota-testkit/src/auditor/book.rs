@@ -249,39 +249,38 @@ impl Book {
         let (mut owed, mut at) = (0_i128, None);
         let mut interval = rate.interval;
         for entry in self.entries_of(name, &rule.resource) {
-            if let Some(from) = at {
-                (owed, interval) = self.refilled(name, rule, owed, interval, from, entry.at);
-            }
-            at = Some(entry.at);
-            match &entry.what {
-                What::Debit(amount, rules) => match rules.iter().find(|have| have.id == rule.id) {
-                    Some(Rule {
-                        limit: Some(limit),
-                        rate: Some(then),
-                        ..
-                    }) => {
-                        owed = rescaled(owed, interval, then.interval);
-                        interval = then.interval;
-                        let cost = amount * interval;
-                        let brim = then.bucket.unwrap_or(*limit) * interval;
-                        let vetoes = rules.iter().any(|have| have.id == rule.id && have.vetoes());
-                        owed = match vetoes {
-                            true => (owed + cost).min(ACCOUNTS_MOST * interval),
-                            false => (owed + cost).min(brim.max(owed)),
-                        };
-                    }
-                    _ => owed = 0,
-                },
-                What::Settle(rules) => {
-                    let kept = |have: &Rule| have.id == rule.id && have.limit.is_some();
-                    if !rules.iter().any(kept) {
+            let (amount, rules) = match &entry.what {
+                What::Debit(amount, rules) => (*amount, rules),
+                What::Settle(rules) => (0, rules),
+                What::Reset(which) => {
+                    if which.as_ref().is_none_or(|(id, _)| *id == rule.id) {
                         owed = 0;
                     }
+                    continue;
                 }
-                What::Reset(None) => owed = 0,
-                What::Reset(Some((id, _))) if *id == rule.id => owed = 0,
-                _ => {}
+                _ => continue,
+            };
+            let limited = |have: &&Rule| have.id == rule.id && have.limit.is_some();
+            let Some(then) = rules.iter().find(limited) else {
+                owed = 0;
+                continue;
+            };
+            // Refilled until then by the one that was in force then, whichever is asked about now.
+            if let Some(from) = at {
+                (owed, interval) = self.refilled(name, then, owed, interval, from, entry.at);
             }
+            at = Some(entry.at);
+            let (Some(limit), Some(rate)) = (then.limit, &then.rate) else {
+                continue;
+            };
+            owed = rescaled(owed, interval, rate.interval);
+            interval = rate.interval;
+            let cost = amount * interval;
+            let brim = rate.bucket.unwrap_or(limit) * interval;
+            owed = match then.vetoes() {
+                true => (owed + cost).min(ACCOUNTS_MOST * interval),
+                false => (owed + cost).min(brim.max(owed)),
+            };
         }
         if let Some(from) = at {
             (owed, interval) = self.refilled(name, rule, owed, interval, from, self.now);
@@ -300,7 +299,8 @@ impl Book {
         to: i128,
     ) -> (i128, i128) {
         let now = (i128::MAX, self.rules.clone());
-        for (until, rules) in self.history.iter().chain(std::iter::once(&now)) {
+        let all: Vec<_> = self.history.iter().chain(std::iter::once(&now)).collect();
+        for (nth, (until, rules)) in all.iter().enumerate() {
             if *until <= from || from >= to {
                 continue;
             }
@@ -308,11 +308,11 @@ impl Book {
             let was = super::rules::in_force_of(rules, name, &rule.resource, from)
                 .into_iter()
                 .find(|have| have.id == rule.id);
-            // One that is not in force refills as it is defined; where there was none, the next one's rate is as
-            // good as any.
+            // One that is not in force refills as it is defined, and before it was, as it first came to be.
             let defined = || {
-                rules
+                all[nth..]
                     .iter()
+                    .flat_map(|(_, rules)| rules)
                     .find(|have| rule.is(&have.place, &have.resource, &have.id))
             };
             let was = was.as_ref().or_else(defined).unwrap_or(rule);

@@ -120,6 +120,13 @@ impl Auditor {
         self.book.now = i128::from(now.nanos());
     }
 
+    /// Whether the answer to a call's operation is kept.
+    pub fn keeps(&self, call: &Call) -> bool {
+        let lane = lane(call);
+        let of = |id| move |kept: &Kept| kept.lane == lane && kept.id == id;
+        call.option("op").is_some_and(|id| self.kept.iter().any(of(id)))
+    }
+
     /// Names of all subjects.
     pub fn subjects(&self) -> Vec<String> {
         self.book.subjects.keys().cloned().collect()

@@ -93,6 +93,7 @@ struct Doubt {
     /// A command that would be answered again.
     probe: Option<Command>,
     sequence: u64,
+    /// When it was decided: a flush may hang before it fails.
     at: Timestamp,
     decided: Vec<Decided>,
 }
@@ -244,7 +245,7 @@ impl World {
                 after: self.auditor.clone(),
                 probe: None,
                 sequence: self.up().driver.next_sequence(),
-                at: self.now(),
+                at: self.woke_at,
                 decided: Vec::new(),
             });
         }

@@ -9,6 +9,9 @@ use super::queue::Replies;
 /// What a caller is told.
 pub type Answer = Result<Replies, Fault>;
 
+/// Who is told what.
+type Told = Vec<(Asker, Answer)>;
+
 /// A caller that waits.
 pub struct Asker {
     reply: oneshot::Sender<Answer>,
@@ -33,8 +36,8 @@ impl Asker {
 
 /// Answers those of a group. To wake a caller from outside its runtime takes a lock and a system call; so each
 /// runtime is woken once, and the rest happens inside it.
-pub fn answer_all(answers: Vec<(Asker, Answer)>) {
-    let mut inside: Vec<(Id, Handle, Vec<(Asker, Answer)>)> = Vec::new();
+pub fn answer_all(answers: Told) {
+    let mut inside: Vec<(Id, Handle, Told)> = Vec::new();
     for (asker, answer) in answers {
         let Some(runtime) = &asker.runtime else {
             asker.answer(answer);
@@ -54,7 +57,7 @@ pub fn answer_all(answers: Vec<(Asker, Answer)>) {
     }
 }
 
-fn answer_here(answers: Vec<(Asker, Answer)>) {
+fn answer_here(answers: Told) {
     for (asker, answer) in answers {
         asker.answer(answer);
     }

@@ -170,11 +170,13 @@ impl World {
                 }
                 Err(EngineFault::JournalDown { unknown }) => {
                     let texts = self.predicted(&mut after, one, now, &mut decided);
-                    // What was answered long ago says nothing of this group, nor what is only tried.
+                    // What was answered long ago says nothing of this group, nor what is only tried. An answer may
+                    // also be pushed out by this group and given anew by it.
                     let is_new = |(call, text): (&Call, &String)| {
                         !text.starts_with("error")
                             && !text.ends_with(" replayed")
                             && !call.has("dry")
+                            && !self.auditor.keeps(call)
                     };
                     let calls = one.caller.calls.iter();
                     if let Some(at) = calls.zip(&texts).rposition(is_new) {
@@ -283,14 +285,14 @@ impl World {
                 after: self.auditor.clone(),
                 probe: None,
                 sequence,
-                at: self.now(),
+                at: self.woke_at,
                 decided: Vec::new(),
             },
             false => Doubt {
                 after,
                 probe,
                 sequence,
-                at: self.now(),
+                at: self.woke_at,
                 decided,
             },
         });

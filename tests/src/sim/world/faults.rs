@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
-use quota_server::clock::Clock;
+use quota_server::clock::{Clock, Machine as _};
 use quota_server::engine::Fault as EngineFault;
 use quota_testkit::script::Call;
 use quota_testkit::sim::steps::{Caller, Fault, Patience, Step};
@@ -200,16 +201,20 @@ impl World {
     fn accept_clock(&mut self) -> Result<(), String> {
         let offset_ns = self.up().clock.state().offset_ns;
         let call = self.own_call(&format!("accept-clock system offset={offset_ns}"));
+        let began_ns = self.machine.boot_ns();
         self.group(&[Caller {
             calls: vec![call.clone()],
             patience: Patience::Waits,
         }])?;
+        let took_ns = self.machine.boot_ns().saturating_sub(began_ns);
         if self.history.last().is_some_and(|last| last.call == call) {
             if self.up().clock.state().suspect {
                 return Err("the clock was accepted, and is in doubt".into());
             }
-            // Acknowledged, so not forgotten (C11.1): the server never goes on from before.
-            self.durable_at = self.now();
+            // Acknowledged, so not forgotten (C11.1): the server never goes on from before it was decided, which was
+            // as long ago as its flush took, by a clock that may be steered meanwhile.
+            let took = Duration::from_nanos(took_ns.unsigned_abs());
+            self.durable_at = self.now().minus(took + took / 8);
         }
         Ok(())
     }

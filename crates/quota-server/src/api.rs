@@ -81,6 +81,16 @@ fn unexpected(answer: &Answer) -> Status {
     status::bug()
 }
 
+/// Steps of a long call after which the others have their turn.
+const TURN_STEPS: usize = 64;
+
+/// Lets the other calls of this thread have their turn, now and then in a long one: each thread serves many.
+async fn take_turns(step: usize) {
+    if step % TURN_STEPS == TURN_STEPS - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Splits a request into its message and what its metadata says.
 fn split<T>(request: Request<T>) -> Result<(T, Caller), Status> {
     let mut caller = Caller::of(request.metadata())?;

@@ -124,7 +124,8 @@ impl Auditor {
     pub fn keeps(&self, call: &Call) -> bool {
         let lane = lane(call);
         let of = |id| move |kept: &Kept| kept.lane == lane && kept.id == id;
-        call.option("op").is_some_and(|id| self.kept.iter().any(of(id)))
+        call.option("op")
+            .is_some_and(|id| self.kept.iter().any(of(id)))
     }
 
     /// Names of all subjects.

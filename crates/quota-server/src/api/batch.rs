@@ -17,7 +17,7 @@ use v1::linked_item::Item as LinkedKind;
 
 use super::consume::{consumed, read_consume, read_release, read_resize, released, resized};
 use super::from_proto::{Caller, Identity, Reader, identity};
-use super::{command, decided, status, to_proto, unexpected};
+use super::{command, decided, status, take_turns, to_proto, unexpected};
 use crate::engine::Engine;
 
 /// Most steps of a batch, those in linked groups included.
@@ -63,7 +63,8 @@ pub(super) async fn run(
     let resources = engine.views().tables().resources.clone();
     let mut forms = Vec::new();
     let mut commands = Vec::new();
-    for item in request.items {
+    for (step, item) in request.items.into_iter().enumerate() {
+        take_turns(step).await;
         match prepare(&caller, &resources, item) {
             Prepared::Command(command, form) => {
                 forms.push(Ok((form, command.operation.id.to_string())));
@@ -87,7 +88,8 @@ pub(super) async fn run(
     }
     let mut replies = replies.into_iter();
     let mut results = Vec::with_capacity(forms.len());
-    for form in forms {
+    for (step, form) in forms.into_iter().enumerate() {
+        take_turns(step).await;
         let result = match form {
             Err(rejection) => Kind::Error(status::item_error(&rejection)),
             Ok((form, id)) => match replies.next() {

@@ -17,7 +17,7 @@ use quota_proto::v1::check_service_server::CheckService;
 use tonic::{Request, Response, Status};
 
 use super::from_proto::Reader;
-use super::{batch, split, status, to_proto};
+use super::{batch, split, status, take_turns, to_proto};
 use crate::engine::Engine;
 use crate::telemetry::traces::CallSpan;
 
@@ -203,7 +203,8 @@ impl CheckService for Check {
         }
         let tables = self.engine.views().tables();
         let mut results = Vec::with_capacity(request.checks.len());
-        for check in &request.checks {
+        for (step, check) in request.checks.iter().enumerate() {
+            take_turns(step).await;
             let mut reader = Reader::default();
             let question = Question::read(&mut reader, &tables.resources, check);
             if question.consistent {

@@ -305,7 +305,7 @@ fn a_stalled_flush() {
         });
         numbered(number, action)
     };
-    store.journal.stall(true);
+    let stall = store.journal.stall();
     let hanging = {
         let (engine, command) = (engine.clone(), consume(1));
         runtime.spawn(async move { engine.execute(command, None).await })
@@ -320,7 +320,7 @@ fn a_stalled_flush() {
     assert_eq!(refused, Err(Fault::JournalDown { unknown: false }));
     assert!(engine.views().subject("system").is_some());
     assert!(!hanging.is_finished());
-    store.journal.stall(false);
+    drop(stall);
     runtime.block_on(hanging).unwrap().unwrap();
     while engine.is_journal_down() {
         std::thread::yield_now();

@@ -179,12 +179,10 @@ async fn each_event_once_through_kills() {
         operation_id: "w0-0-in".into(),
         ..ListEventsRequest::default()
     };
+    let client = patient(&endpoint);
     let mut kinds: Vec<EventKind> = Vec::new();
     loop {
-        let page = patient(&endpoint)
-            .list_events(request.clone())
-            .await
-            .unwrap();
+        let page = client.list_events(request.clone()).await.unwrap();
         kinds.extend(page.events.iter().map(Event::kind));
         request.page_token = page.next_page_token;
         if request.page_token.is_empty() {

@@ -48,7 +48,7 @@ pub fn counted_main(count: fn() -> (usize, usize)) -> ExitCode {
     }
 }
 
-/// A runtime with the settings of the server's.
+/// The runtime of the load, and of what goes on beside a server's threads.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

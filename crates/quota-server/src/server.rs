@@ -116,9 +116,10 @@ pub async fn serve(
     };
     let _ = tokio::time::timeout(limits.drain_timeout, quiet).await;
     follower.abort();
-    workers.end().await;
+    // While they are served, so that who is still waiting is answered.
     let draining = tokio::task::spawn_blocking(move || engine.drain());
     let _ = draining.await;
+    workers.end().await;
     served
 }
 

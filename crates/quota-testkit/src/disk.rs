@@ -40,6 +40,8 @@ struct State {
     full: bool,
     /// Syncs wait until this ends.
     stalled: bool,
+    /// Those that do.
+    waiting: usize,
     calls: u64,
 }
 
@@ -107,10 +109,11 @@ impl TestDisk {
         self.0.state.lock().full = full;
     }
 
-    /// Syncs hang, or go on again.
-    pub fn stall(&self, stalled: bool) {
-        self.0.state.lock().stalled = stalled;
-        self.0.moved.notify_all();
+    /// Syncs hang until what is returned is dropped.
+    #[must_use]
+    pub fn stall(&self) -> Stall {
+        self.0.state.lock().stalled = true;
+        Stall(self.0.clone())
     }
 
     /// Something happens while the next sync is under way.
@@ -161,6 +164,26 @@ impl TestDisk {
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.0.state.lock();
         state.files[state.names[name]].current.clone()
+    }
+}
+
+/// Syncs hang as long as this is held.
+pub struct Stall(Arc<Shared>);
+
+impl Stall {
+    /// Until a sync hangs.
+    pub fn reached(&self) {
+        let mut state = self.0.state.lock();
+        self.0
+            .moved
+            .wait_while(&mut state, |state| state.waiting == 0);
+    }
+}
+
+impl Drop for Stall {
+    fn drop(&mut self) {
+        self.0.state.lock().stalled = false;
+        self.0.moved.notify_all();
     }
 }
 
@@ -356,9 +379,12 @@ impl DiskFile for TestFile {
             happens();
         }
         let mut state = self.disk.state.lock();
+        state.waiting += 1;
+        self.disk.moved.notify_all();
         self.disk
             .moved
             .wait_while(&mut state, |state| state.stalled);
+        state.waiting -= 1;
         drop(state);
         self.with(|state, at| {
             if state.failing_syncs > 0 {

@@ -19,6 +19,7 @@ use quota_store::base;
 use quota_store::batch::{Batch, Contents, record_of_row, row_key, row_value};
 use quota_store::data_dir::DataDir;
 use quota_store::disk::{Disk, RealDisk};
+use quota_store::footprint::Footprint;
 use quota_store::journal::{Journal, MemoryJournal, SegmentJournal, SegmentOptions};
 use quota_store::recovery::recover;
 use quota_store::rows::{MemoryRows, RowChange};
@@ -127,6 +128,8 @@ fn check_batch(bytes: &[u8]) -> bool {
         let numbers = told.first.checked_add(told.events.len() as u64);
         assert!(numbers.is_none_or(|next| next == read.next_event));
     }
+    let footprint = bounded(bytes.len(), || Footprint::read(bytes.to_vec()));
+    assert!(footprint.is_ok() || told.is_err(), "{footprint:?}");
     let answered = |answer: &Arc<quota_core::event::Remembered>| Event {
         at: read.stamp.now,
         revision: answer.revision,

@@ -13,6 +13,7 @@ use crate::event::{Change, Charged, Event};
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
 use crate::quota::{QuotaList, Target};
+use crate::read::is_dead;
 use crate::record::RecordKey;
 use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
@@ -38,7 +39,7 @@ impl Ledger {
         match &event.change {
             Change::SubjectCreated { name, profile } => {
                 // A dead one of that name may not have been swept yet.
-                let fresh = !self.subjects.contains_key(name);
+                let fresh = !self.subjects.contains(name.as_str());
                 if !fresh {
                     self.remove_subject(name);
                 }
@@ -46,7 +47,7 @@ impl Ledger {
                 self.touch(RecordKey::Subject(name.clone()), fresh);
             }
             Change::SubjectChanged { name, profile } => {
-                if let Some(subject) = self.subjects.get_mut(name) {
+                if let Some(subject) = self.subjects.get_mut(name.as_str()) {
                     subject.profile = profile.clone();
                 }
                 self.touch(RecordKey::Subject(name.clone()), false);
@@ -220,50 +221,44 @@ impl Ledger {
     pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
         let names = charge_set(stake.subject, stake.also);
         for (name, recorded) in names.into_iter().zip(stake.incarnations) {
-            if !self.is_incarnation(name, Some(*recorded)) {
+            let Some(subject) = self.subjects.get_mut(name) else {
+                continue;
+            };
+            let another = subject.profile.incarnation != *recorded;
+            if another || is_dead(&self.dying, subject) || stake.amounts.is_empty() {
                 continue;
             }
             for (resource, amount) in stake.amounts {
                 let amount = amount.saturating_mul(sign);
-                let ends = match (stake.held, self.kind(resource)) {
-                    (true, _) | (false, Kind::Concurrency) => stake.ends,
-                    (false, _) => None,
+                let ends = match stake.held || self.resources.kind(resource) == Kind::Concurrency {
+                    true => stake.ends,
+                    false => None,
                 };
-                let Some(account) = self.account_mut(name, resource) else {
-                    continue;
+                let (used, held) = match stake.held {
+                    true => (0, amount),
+                    false => (amount, 0),
                 };
-                let (place, ending) = match stake.held {
-                    true => (
-                        &mut account.held,
-                        Ending {
-                            used: 0,
-                            held: amount,
-                        },
-                    ),
-                    false => (
-                        &mut account.used,
-                        Ending {
-                            used: amount,
-                            held: 0,
-                        },
-                    ),
-                };
-                *place = place
-                    .checked_add(amount)
-                    .expect("no decision takes an account beyond its bounds");
+                let account = subject.account_mut(resource);
+                for (place, by) in [(&mut account.used, used), (&mut account.held, held)] {
+                    *place = place
+                        .checked_add(by)
+                        .expect("no decision takes an account beyond its bounds");
+                }
                 if let Some(second) = ends {
-                    account.ends.add(second, ending);
+                    account.ends.add(second, Ending { used, held });
                 }
             }
-            if !stake.amounts.is_empty() {
-                self.touch_subject(name);
-            }
+            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
+            self.touch_weighing(key, false, bytes);
         }
     }
 
     pub(crate) fn put_allocation(&mut self, allocation: &Arc<Allocation>) {
         let key = allocation.key.clone();
-        let before = self.allocations.remove(&key);
+        let before = match allocation.amounts.is_empty() {
+            true => self.allocations.remove(key.as_str()),
+            false => self.allocations.insert(key.clone(), allocation.clone()),
+        };
         if let Some(before) = &before {
             self.index_labels(before, false);
             self.stake(&Stake::of_allocation(before), -1);
@@ -273,7 +268,6 @@ impl Ledger {
             self.index_labels(allocation, true);
             self.stake(&Stake::of_allocation(allocation), 1);
             self.note_end(allocation.expires, RowKey::Allocation(key.clone()), true);
-            self.allocations.insert(key.clone(), allocation.clone());
         }
         self.touch(RecordKey::Allocation(key), before.is_none());
     }
@@ -296,7 +290,7 @@ impl Ledger {
 
     /// Takes a hold out of the maps, with what it adds to accounts.
     pub(crate) fn remove_hold(&mut self, key: &HoldKey) -> Option<Arc<Hold>> {
-        let before = self.holds.remove(key)?;
+        let before = self.holds.remove(key.as_str())?;
         match before.ended {
             None => {
                 self.stake(&Stake::of_hold(&before), -1);
@@ -407,7 +401,7 @@ impl Ledger {
     /// Takes a subject out of the maps, and its quotas.
     pub(crate) fn remove_subject(&mut self, name: &SubjectName) {
         self.forget_looks(name, None);
-        if let Some(gone) = self.subjects.remove(name) {
+        if let Some(gone) = self.subjects.remove(name.as_str()) {
             for quota in gone.quotas.iter() {
                 self.count_quota(&quota.resource, false);
             }
@@ -415,7 +409,6 @@ impl Ledger {
                 self.touch(RecordKey::Quotas(Target::Subject(name.clone())), false);
             }
         }
-        self.names.remove(name);
         self.touch(RecordKey::Subject(name.clone()), false);
     }
 
@@ -430,7 +423,7 @@ impl Ledger {
         let changed = match target {
             Target::Subject(name) => {
                 self.forget_looks(name, Some(resource));
-                let subject = self.subjects.get_mut(name);
+                let subject = self.subjects.get_mut(name.as_str());
                 let changed =
                     subject.is_some_and(|subject| change(Arc::make_mut(&mut subject.quotas)));
                 self.expect_looks(name, Some(resource), at);
@@ -453,7 +446,6 @@ impl Ledger {
 
     pub(crate) fn add_subject(&mut self, subject: Subject) {
         let name = subject.name.clone();
-        self.names.insert(name.clone());
         self.subjects.insert(name.clone(), subject);
         self.expect_looks(&name, None, Timestamp::MIN);
     }
@@ -495,7 +487,7 @@ impl Ledger {
         let bytes = match &key {
             RecordKey::Subject(name) => self
                 .subjects
-                .get(name)
+                .get(name.as_str())
                 .map_or(SMALL_RECORD_BYTES, Subject::weight),
             RecordKey::Quotas(target) => self
                 .quotas(target)
@@ -506,7 +498,7 @@ impl Ledger {
     }
 
     fn touch_weighing(&mut self, key: RecordKey, fresh: bool, bytes: usize) {
-        if let std::collections::btree_map::Entry::Vacant(place) = self.touched.entry(key) {
+        if let std::collections::hash_map::Entry::Vacant(place) = self.touched.entry(key) {
             place.insert(fresh);
             self.touched_bytes = self.touched_bytes.saturating_add(bytes);
         }

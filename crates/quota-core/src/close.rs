@@ -1,7 +1,6 @@
 //! Bookkeeping: rows whose time is over are closed, what nothing can touch any more is swept (C6.3, C2.5). No
 //! decision depends on when it happens, so it is bounded per group and may be late.
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -12,7 +11,7 @@ use crate::decide::negative;
 use crate::ends::Ending;
 use crate::event::{Cause, Change, Charged, Event};
 use crate::hold::{ENDED_KEPT, ENDED_MAX, End, Hold};
-use crate::name::{SubjectName, below};
+use crate::name::SubjectName;
 use crate::record::RecordKey;
 use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
@@ -42,7 +41,7 @@ impl Ledger {
         let revision = self.next_revision();
         match key {
             RowKey::Hold(key) => {
-                let hold = self.holds.get(key)?;
+                let hold = self.holds.get(key.as_str())?;
                 Some(Charged {
                     over: Some(second_of(hold.expires)),
                     held: negative(&hold.amounts),
@@ -51,7 +50,7 @@ impl Ledger {
                 })
             }
             RowKey::Allocation(key) => {
-                let row = self.allocations.get(key)?;
+                let row = self.allocations.get(key.as_str())?;
                 let ended: Vec<_> = row
                     .amounts
                     .iter()
@@ -95,17 +94,11 @@ impl Ledger {
                 break;
             };
             let (top, revision) = (top.clone(), *revision);
-            let (first, last) = below(top.as_str());
             let dead: Vec<SubjectName> = self
-                .names
-                .range::<str, _>((
-                    Bound::Excluded(first.as_str()),
-                    Bound::Excluded(last.as_str()),
-                ))
-                .filter(|name| {
-                    let subject = self.subjects.get(*name);
-                    subject.is_some_and(|subject| subject.profile.incarnation <= revision)
-                })
+                .subjects
+                .below(top.as_str(), "")
+                .filter(|(_, subject)| subject.profile.incarnation <= revision)
+                .map(|(name, _)| name)
                 .take(left)
                 .cloned()
                 .collect();
@@ -125,7 +118,7 @@ impl Ledger {
     pub(crate) fn index_ends(&mut self) {
         let allocations: Vec<Arc<Allocation>> = self
             .allocations
-            .values()
+            .things()
             .filter(|row| row.expires.is_some())
             .cloned()
             .collect();
@@ -133,7 +126,7 @@ impl Ledger {
             let stake = Stake::of_allocation(&row);
             self.index_end(&stake, RowKey::Allocation(row.key.clone()));
         }
-        let holds: Vec<Arc<Hold>> = self.holds.values().cloned().collect();
+        let holds: Vec<Arc<Hold>> = self.holds.things().cloned().collect();
         for hold in holds {
             match hold.ended {
                 None => self.index_end(&Stake::of_hold(&hold), RowKey::Hold(hold.key.clone())),

@@ -108,8 +108,7 @@ impl Ledger {
 
     /// The kind of a resource.
     pub fn kind(&self, key: &ResourceKey) -> Kind {
-        let resource = self.resources.get(key.as_str());
-        resource.map_or(Kind::Allocation, |resource| resource.kind)
+        self.resources.kind(key)
     }
 
     /// An allocation as it is at `now`: CONCURRENCY amounts whose time is over are not there any more.
@@ -167,9 +166,9 @@ impl Ledger {
     /// everybody who reads the events sees it.
     fn closed_first(&self, now: Timestamp, key: RowKey) -> Option<Change> {
         let expires = match &key {
-            RowKey::Allocation(key) => self.allocations.get(key)?.expires,
+            RowKey::Allocation(key) => self.allocations.get(key.as_str())?.expires,
             RowKey::Hold(key) => {
-                let hold = self.holds.get(key)?;
+                let hold = self.holds.get(key.as_str())?;
                 hold.ended.is_none().then_some(hold.expires)
             }
         };

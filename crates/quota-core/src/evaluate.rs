@@ -240,8 +240,7 @@ impl<'a> Scene<'a> {
     }
 
     fn kind(&self, resource: &ResourceKey) -> Kind {
-        let resource = self.resources.get(resource.as_str());
-        resource.map_or(Kind::Allocation, |resource| resource.kind)
+        self.resources.kind(resource)
     }
 
     fn no_quota(&self, resource: &ResourceKey, requested: i64) -> Option<Finding> {

@@ -41,7 +41,7 @@ type Sums<'a> = HashMap<(&'a str, &'a ResourceKey), Sum>;
 pub fn check_state(ledger: &Ledger) -> Vec<String> {
     let mut broken = Vec::new();
     let mut sums = Sums::default();
-    for row in ledger.allocations.values() {
+    for row in ledger.allocations.things() {
         let key = row.key.as_str();
         if row.amounts.is_empty() || row.amounts.iter().any(|(_, amount)| *amount < 1) {
             broken.push(format!("I4: {key} holds {:?}", row.amounts));
@@ -51,7 +51,7 @@ pub fn check_state(ledger: &Ledger) -> Vec<String> {
             broken.push(format!("I3: {key} charges {name}, which is not there"));
         }
     }
-    for hold in ledger.holds.values().filter(|hold| hold.ended.is_none()) {
+    for hold in ledger.holds.things().filter(|hold| hold.ended.is_none()) {
         add(ledger, &mut sums, &Stake::of_hold(hold));
     }
     for subject in ledger.subjects() {

@@ -12,6 +12,7 @@ use crate::event::{Change, Event, Remembered};
 use crate::hash::HashMap;
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SYSTEM, SubjectName};
+use crate::named::Named;
 use crate::operation::{Memory, MemoryBounds, Recall};
 use crate::outcome::{Answer, Outcome, Reply};
 use crate::quota::Target;
@@ -64,6 +65,8 @@ pub struct Decided {
     pub events: Vec<Event>,
 }
 
+/// Most touched records whose room is kept for the next batch.
+const TOUCHED_KEPT: usize = 65_536;
 /// About how many bytes the events and images of one command may take; one that would take more is rejected.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
@@ -86,12 +89,11 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Ledger {
     pub(crate) bounds: Bounds,
-    pub(crate) subjects: HashMap<SubjectName, Subject>,
-    pub(crate) names: BTreeSet<SubjectName>,
+    pub(crate) subjects: Named<SubjectName, Subject>,
     pub(crate) defaults: Arc<Defaults>,
     pub(crate) resources: Arc<Resources>,
-    pub(crate) allocations: BTreeMap<AllocationKey, Arc<Allocation>>,
-    pub(crate) holds: BTreeMap<HoldKey, Arc<Hold>>,
+    pub(crate) allocations: Named<AllocationKey, Arc<Allocation>>,
+    pub(crate) holds: Named<HoldKey, Arc<Hold>>,
     /// Ended holds by when they ended.
     pub(crate) ended: BTreeSet<(Timestamp, HoldKey)>,
     /// Rows that end by themselves, by the second since the Unix epoch at which they do.
@@ -108,7 +110,7 @@ pub struct Ledger {
     pub(crate) memory: Memory,
     pub(crate) revision: u64,
     /// Records that changed since the last [`Self::take_images`], and whether they are new.
-    pub(crate) touched: BTreeMap<RecordKey, bool>,
+    pub(crate) touched: HashMap<RecordKey, bool>,
     /// About how many bytes their images take.
     pub(crate) touched_bytes: usize,
 }
@@ -158,7 +160,7 @@ impl Ledger {
                         ledger.count_quota(&quota.resource, true);
                     }
                     match target {
-                        Target::Subject(name) => match ledger.subjects.get_mut(&name) {
+                        Target::Subject(name) => match ledger.subjects.get_mut(name.as_str()) {
                             Some(subject) => {
                                 subject.quotas = quotas;
                                 ledger.expect_looks(&name, None, Timestamp::MIN);
@@ -187,7 +189,7 @@ impl Ledger {
                 _ => return Err(misfit("its key is of another kind")),
             }
         }
-        if !ledger.subjects.contains_key(SYSTEM) {
+        if !ledger.subjects.contains(SYSTEM) {
             return Err(Misfit {
                 key: SYSTEM.into(),
                 why: "the root is missing",
@@ -200,12 +202,11 @@ impl Ledger {
     fn bare(bounds: Bounds) -> Self {
         Self {
             bounds,
-            subjects: HashMap::default(),
-            names: BTreeSet::new(),
+            subjects: Named::default(),
             defaults: Arc::default(),
             resources: Arc::default(),
-            allocations: BTreeMap::new(),
-            holds: BTreeMap::new(),
+            allocations: Named::default(),
+            holds: Named::default(),
             ended: BTreeSet::new(),
             due: BTreeSet::new(),
             looks_due: BTreeSet::new(),
@@ -215,7 +216,7 @@ impl Ledger {
             quotas_on: HashMap::default(),
             memory: Memory::new(bounds.memory, Floor::default()),
             revision: 0,
-            touched: BTreeMap::new(),
+            touched: HashMap::default(),
             touched_bytes: 0,
         }
     }
@@ -359,7 +360,7 @@ impl Ledger {
 
     /// About how many bytes the events, and the images of what they touch, take.
     fn weight_of(&self, events: &[Event]) -> usize {
-        let mut names: BTreeSet<&str> = BTreeSet::new();
+        let mut names: Vec<&str> = Vec::new();
         let mut bytes: usize = 0;
         for event in events {
             bytes = bytes.saturating_add(event.weight());
@@ -367,6 +368,8 @@ impl Ledger {
                 names.extend(charge_set(&charged.subject, &charged.also));
             }
         }
+        names.sort_unstable();
+        names.dedup();
         let subjects = names.into_iter().filter_map(|name| self.subjects.get(name));
         subjects
             .map(Subject::weight)
@@ -427,10 +430,15 @@ impl Ledger {
         self.revision.saturating_add(1)
     }
 
-    /// The new values of all records that changed since the last call, each once.
+    /// The new values of all records that changed since the last call, each once, in the order of their keys.
     pub fn take_images(&mut self) -> Vec<Image> {
         self.touched_bytes = 0;
-        std::mem::take(&mut self.touched)
+        let mut touched: Vec<(RecordKey, bool)> = self.touched.drain().collect();
+        if self.touched.capacity() > TOUCHED_KEPT {
+            self.touched = HashMap::default();
+        }
+        touched.sort_unstable();
+        touched
             .into_iter()
             .filter_map(|(key, fresh)| {
                 let record = self.record(&key);
@@ -456,10 +464,10 @@ impl Ledger {
                 .resources
                 .get(key.as_str())
                 .map(|resource| Record::Resource(resource.clone())),
-            RecordKey::Subject(name) => self.subjects.get(name).map(record::of_subject),
+            RecordKey::Subject(name) => self.subjects.get(name.as_str()).map(record::of_subject),
             RecordKey::Quotas(Target::Subject(name)) => self
                 .subjects
-                .get(name)
+                .get(name.as_str())
                 .filter(|subject| !subject.quotas.is_empty())
                 .map(|subject| Record::Quotas(subject.quotas.clone())),
             RecordKey::Quotas(Target::Pattern(pattern)) => self
@@ -468,9 +476,12 @@ impl Ledger {
                 .map(|entry| Record::Quotas(Arc::new(entry.quotas.clone()))),
             RecordKey::Allocation(key) => self
                 .allocations
-                .get(key)
+                .get(key.as_str())
                 .map(|allocation| Record::Allocation(allocation.clone())),
-            RecordKey::Hold(key) => self.holds.get(key).map(|hold| Record::Hold(hold.clone())),
+            RecordKey::Hold(key) => self
+                .holds
+                .get(key.as_str())
+                .map(|hold| Record::Hold(hold.clone())),
             RecordKey::Dying(name) => self
                 .dying
                 .get(name)
@@ -488,7 +499,7 @@ impl Ledger {
                 .filter(|resource| resource.version > 0)
                 .map(|resource| RecordKey::Resource(resource.key.clone())),
         );
-        for name in &self.names {
+        for name in self.subjects.names() {
             keys.push(RecordKey::Subject(name.clone()));
             keys.push(RecordKey::Quotas(Target::Subject(name.clone())));
         }
@@ -497,8 +508,8 @@ impl Ledger {
                 .iter()
                 .map(|entry| RecordKey::Quotas(Target::Pattern(entry.pattern.clone()))),
         );
-        keys.extend(self.allocations.keys().cloned().map(RecordKey::Allocation));
-        keys.extend(self.holds.keys().cloned().map(RecordKey::Hold));
+        keys.extend(self.allocations.names().cloned().map(RecordKey::Allocation));
+        keys.extend(self.holds.names().cloned().map(RecordKey::Hold));
         keys.extend(self.dying.keys().cloned().map(RecordKey::Dying));
         keys.retain(|key| self.record(key).is_some());
         keys.sort();

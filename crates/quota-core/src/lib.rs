@@ -39,6 +39,7 @@ pub mod invariants;
 pub mod labels;
 pub mod ledger;
 pub mod name;
+mod named;
 pub mod notice;
 pub mod operation;
 pub mod outcome;

@@ -124,6 +124,7 @@ impl<'a> Changed<'a> {
     /// What these events changed.
     pub fn by(events: &'a [Event]) -> Self {
         let mut places: HashMap<(&str, &ResourceKey), usize> = HashMap::default();
+        places.reserve(events.len());
         let mut changed = Self(Vec::with_capacity(events.len().saturating_mul(2)));
         for event in events {
             let mut add =
@@ -320,7 +321,7 @@ impl Ledger {
         let (name, resource) = (&crossing.subject, &crossing.resource);
         let until = ends(crossing.window, self.crossed(crossing));
         self.forget_looks(name, Some(resource));
-        if let Some(subject) = self.subjects.get_mut(name) {
+        if let Some(subject) = self.subjects.get_mut(name.as_str()) {
             let account = subject.account_mut(resource);
             account.standings.retain(|(id, _)| *id != crossing.quota);
             if crossing.to != Level::Below {
@@ -337,7 +338,7 @@ impl Ledger {
     fn crossed(&self, crossing: &Crossing) -> Option<&Quota> {
         let quotas = match &crossing.pattern {
             Some(pattern) => &self.defaults.get(pattern)?.quotas,
-            None => &self.subjects.get(&crossing.subject)?.quotas,
+            None => &self.subjects.get(crossing.subject.as_str())?.quotas,
         };
         let quota = quotas.find(&crossing.resource, &crossing.quota)?;
         Some(quota)
@@ -367,7 +368,7 @@ impl Ledger {
         name: &SubjectName,
         only: Option<&ResourceKey>,
     ) -> Vec<(Timestamp, SubjectName, ResourceKey)> {
-        let Some(subject) = self.subjects.get(name) else {
+        let Some(subject) = self.subjects.get(name.as_str()) else {
             return Vec::new();
         };
         let standings = subject.accounts().iter().flat_map(|(resource, account)| {

@@ -1,7 +1,6 @@
 //! What can be read of a ledger.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
 use crate::Ledger;
@@ -10,7 +9,7 @@ use crate::defaults::Defaults;
 use crate::evaluate::Scene;
 use crate::hold::Hold;
 use crate::ledger::{Bounds, Sizes};
-use crate::name::{SubjectName, below};
+use crate::name::SubjectName;
 use crate::quota::{QuotaList, Target};
 use crate::resource::Resources;
 use crate::subject::Subject;
@@ -40,22 +39,10 @@ impl Ledger {
         after: &str,
     ) -> impl Iterator<Item = &'a SubjectName> {
         let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
-        let own = self
-            .names
-            .get(prefix)
-            .filter(|name| !name.is_system() && (after.is_empty() || after < name.as_str()));
-        let (first, last) = below(prefix);
-        let start = if after < first.as_str() {
-            first.as_str()
-        } else {
-            after
-        };
-        let end = if last.as_str() < start {
-            start
-        } else {
-            last.as_str()
-        };
-        let below = self.names.range::<str, _>((Excluded(start), Included(end)));
+        let own = self.subjects.get(prefix).map(|subject| &subject.name);
+        let own =
+            own.filter(|name| !name.is_system() && (after.is_empty() || after < name.as_str()));
+        let below = self.subjects.below(prefix, after).map(|(name, _)| name);
         own.into_iter().chain(below).filter(living)
     }
 
@@ -65,26 +52,14 @@ impl Ledger {
         prefix: &'a str,
         after: &str,
     ) -> impl Iterator<Item = &'a Arc<Hold>> {
-        let (first, last) = below(prefix);
-        let start = if after < first.as_str() {
-            first.as_str()
-        } else {
-            after
-        };
-        let end = if last.as_str() < start {
-            start
-        } else {
-            last.as_str()
-        };
-        self.holds
-            .range::<str, _>((Excluded(start), Included(end)))
-            .filter_map(|(key, _)| self.hold(key.as_str()))
+        let below = self.holds.below(prefix, after);
+        below.filter_map(|(key, _)| self.hold(key.as_str()))
     }
 
     /// All subjects, in no order.
     pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
         self.subjects
-            .values()
+            .things()
             .filter(|subject| !is_dead(&self.dying, subject))
     }
 
@@ -99,20 +74,8 @@ impl Ledger {
         prefix: &'a str,
         after: &str,
     ) -> impl Iterator<Item = &'a Arc<Allocation>> {
-        let (first, last) = below(prefix);
-        let start = if after < first.as_str() {
-            first.as_str()
-        } else {
-            after
-        };
-        let end = if last.as_str() < start {
-            start
-        } else {
-            last.as_str()
-        };
-        self.allocations
-            .range::<str, _>((Excluded(start), Included(end)))
-            .map(|(_, allocation)| allocation)
+        let below = self.allocations.below(prefix, after);
+        below.map(|(_, allocation)| allocation)
     }
 
     /// Its bounds.

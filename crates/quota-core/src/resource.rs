@@ -93,6 +93,12 @@ impl Resources {
         self.0.get(key)
     }
 
+    /// The kind of a resource; one that nobody defined is an ALLOCATION.
+    pub fn kind(&self, key: &ResourceKey) -> Kind {
+        self.get(key.as_str())
+            .map_or(Kind::Allocation, |resource| resource.kind)
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()

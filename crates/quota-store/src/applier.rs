@@ -3,12 +3,13 @@
 //! Images are coalesced while they wait: a hot account is written once per round, and an allocation that
 //! comes and goes between two rounds is never written. What waits is bounded; the writer slows down before.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use quota_core::hash::HashMap;
 
 use crate::base::{self, Base};
 use crate::batch::RowImage;
@@ -90,7 +91,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<Vec<u8>, Waiting>,
+    waiting: HashMap<Vec<u8>, Waiting>,
     through: u64,
     since_base: u64,
     stop: bool,
@@ -224,41 +225,48 @@ impl Drop for Applier {
 }
 
 impl State {
-    /// What a failed round took waits again, beneath what came since.
-    fn put_back(&mut self, taken: BTreeMap<Vec<u8>, Waiting>) {
-        for (key, mut waiting) in taken {
-            if let Some(newer) = self.waiting.remove(&key) {
-                let bytes = size(&key, &newer.value);
-                self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_sub(bytes);
-                waiting.value = newer.value;
-                waiting.sequence = newer.sequence;
+    /// What a failed round took waits again, beneath what came since. Part of the round may have been written, so
+    /// nothing is certainly absent from the rows.
+    fn put_back(&mut self, taken: Vec<RowChange>) {
+        for change in taken {
+            match self.waiting.entry(change.key) {
+                Entry::Occupied(newer) => newer.into_mut().fresh = false,
+                Entry::Vacant(place) => {
+                    let bytes = size(place.key(), &change.value);
+                    self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_add(bytes);
+                    place.insert(Waiting {
+                        value: change.value,
+                        sequence: change.sequence,
+                        fresh: false,
+                    });
+                }
             }
-            // Part of the round may have been written, so nothing is certainly absent from the rows.
-            waiting.fresh = false;
-            let bytes = size(&key, &waiting.value);
-            self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_add(bytes);
-            self.waiting.insert(key, waiting);
         }
     }
 
     fn lay(&mut self, image: RowImage, sequence: u64) {
-        let mut fresh = image.fresh;
-        if let Some(before) = self.waiting.remove(&image.key) {
-            let bytes = size(&image.key, &before.value);
-            self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_sub(bytes);
-            fresh = before.fresh;
+        let waiting = &mut self.progress.waiting_bytes;
+        match self.waiting.entry(image.key) {
+            Entry::Occupied(mut before) => {
+                *waiting = waiting.saturating_sub(size(before.key(), &before.get().value));
+                if before.get().fresh && image.value.is_none() {
+                    before.remove();
+                    return;
+                }
+                *waiting = waiting.saturating_add(size(before.key(), &image.value));
+                let before = before.get_mut();
+                (before.value, before.sequence) = (image.value, sequence);
+            }
+            Entry::Vacant(_) if image.fresh && image.value.is_none() => {}
+            Entry::Vacant(place) => {
+                *waiting = waiting.saturating_add(size(place.key(), &image.value));
+                place.insert(Waiting {
+                    value: image.value,
+                    sequence,
+                    fresh: image.fresh,
+                });
+            }
         }
-        if fresh && image.value.is_none() {
-            return;
-        }
-        let bytes = size(&image.key, &image.value);
-        self.progress.waiting_bytes = self.progress.waiting_bytes.saturating_add(bytes);
-        let waiting = Waiting {
-            value: image.value,
-            sequence,
-            fresh,
-        };
-        self.waiting.insert(image.key, waiting);
     }
 }
 
@@ -300,15 +308,14 @@ impl Shared {
         let taken = std::mem::take(&mut state.waiting);
         let bytes = state.progress.waiting_bytes;
         drop(state);
-        let changes: Vec<RowChange> = taken
-            .iter()
-            .map(|(key, waiting)| RowChange {
-                key: key.clone(),
-                value: waiting.value.clone(),
-                sequence: waiting.sequence,
-            })
-            .collect();
-
+        let change = |(key, waiting): (_, Waiting)| RowChange {
+            key,
+            value: waiting.value,
+            sequence: waiting.sequence,
+        };
+        let mut changes: Vec<RowChange> = taken.into_iter().map(change).collect();
+        // Neighbours together, and the same order whoever runs this.
+        changes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         let written = self.rows.put(&changes, through);
         let mut state = self.state.lock();
         state.progress.waiting_bytes = state.progress.waiting_bytes.saturating_sub(bytes);
@@ -319,7 +326,7 @@ impl Shared {
             }
             Err(error) => {
                 state.progress.failed = Some(error.to_string());
-                state.put_back(taken);
+                state.put_back(changes);
                 if state.progress.waiting_bytes >= self.options.lag_bytes_max {
                     state.progress.given_up = true;
                     state.waiting.clear();

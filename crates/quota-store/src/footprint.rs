@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use prost::Message;
+use prost::bytes::Bytes;
 use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::quota::{QuotaList, Target};
 use quota_core::record::{Record, RecordKey};
 use quota_core::time::Timestamp;
 
-use crate::format::{self, FormatError, ImageBody};
+use crate::format::{self, FormatError};
 
 /// What one batch did to accounts.
 #[derive(Clone, PartialEq, Debug)]
@@ -96,7 +97,16 @@ struct FootprintBody {
     #[prost(message, repeated, tag = "4")]
     events: Vec<EventPart>,
     #[prost(message, repeated, tag = "5")]
-    images: Vec<ImageBody>,
+    images: Vec<ImagePart>,
+}
+
+/// An image as it lies in the batch: most are of rows that nobody here looks at.
+#[derive(Clone, PartialEq, Message)]
+struct ImagePart {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    record: Option<Bytes>,
 }
 
 /// The events that matter here; of the others nothing is decoded.
@@ -190,8 +200,9 @@ struct AccountPart {
 
 impl Footprint {
     /// Reads it from the bytes of a batch.
-    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
-        let message = FootprintBody::decode(format::versioned(body)?)?;
+    pub fn read(body: Vec<u8>) -> Result<Self, FormatError> {
+        let body = Bytes::from(body);
+        let message = FootprintBody::decode(body.slice_ref(format::versioned(&body)?))?;
         let mut footprint = Self {
             now: Timestamp::from_nanos(message.now),
             subjects: Vec::new(),
@@ -215,7 +226,7 @@ impl Footprint {
         Ok(footprint)
     }
 
-    fn take(&mut self, image: &ImageBody) -> Result<(), FormatError> {
+    fn take(&mut self, image: &ImagePart) -> Result<(), FormatError> {
         if format::is_of_a_row(&image.key) {
             return Ok(());
         }
@@ -225,7 +236,7 @@ impl Footprint {
                 self.subjects.push((name, standing));
             }
             key @ RecordKey::Quotas(_) => {
-                let read = |bytes: &Vec<u8>| format::record_of_bytes(&key, bytes);
+                let read = |bytes: &Bytes| format::record_of_bytes(&key, bytes);
                 let list = match image.record.as_ref().map(read).transpose()? {
                     Some(Record::Quotas(list)) => list,
                     _ => Arc::default(),
@@ -362,7 +373,7 @@ mod tests {
             waiting: false,
         };
         let batch = Batch::new(stamp, 1, 1, &[event], &images);
-        let footprint = Footprint::read(batch.body()).unwrap();
+        let footprint = Footprint::read(batch.body().to_vec()).unwrap();
         assert_eq!(
             footprint.now,
             Contents::read(batch.body()).unwrap().stamp.now

@@ -122,9 +122,11 @@ impl Ledger {
         };
         self.copy_subjects(&charge_set(subject, also), fork);
         let key = AllocationKey::new(subject, allocation, also);
-        if let Some(row) = self.allocations.get(&key) {
+        if let Some(row) = self.allocations.get(key.as_str()) {
             self.copy_subjects(&charge_set(&row.subject, &row.also), fork);
-            fork.allocations.entry(key).or_insert_with(|| row.clone());
+            if !fork.allocations.contains(key.as_str()) {
+                fork.allocations.insert(key, row.clone());
+            }
         }
     }
 

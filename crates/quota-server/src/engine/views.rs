@@ -189,8 +189,7 @@ impl Snapshot<'_> {
 
     /// The kind of a resource.
     pub fn kind(&self, resource: &ResourceKey) -> Kind {
-        let resource = self.tables.resources.get(resource.as_str());
-        resource.map_or(Kind::Allocation, |resource| resource.kind)
+        self.tables.resources.kind(resource)
     }
 
     /// How many subjects of the charge set exist.

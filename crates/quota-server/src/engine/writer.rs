@@ -48,6 +48,8 @@ const TELL_MAX: usize = 2048;
 const CLOSE_STEP: usize = 64;
 /// Rows closed per group while nobody does.
 const CLOSE_IDLE_MAX: usize = 4096;
+/// Most events whose room is kept for the next group.
+const EVENTS_KEPT: usize = 32_768;
 /// Process exit code when the writer can go on no more.
 const EXIT_WRITER_LOST: i32 = 70;
 
@@ -73,6 +75,8 @@ pub(super) struct Writer {
     tally: Tally,
     /// The wall clock was in doubt when it was last looked at.
     doubted: bool,
+    /// Room for the events of the next group: pages that are given back are cleared before they come again.
+    room: Vec<Event>,
 }
 
 /// A decided group on its way to the journal.
@@ -125,6 +129,7 @@ impl Writer {
             next_event: parts.next_event,
             tally,
             doubted: false,
+            room: Vec::new(),
         };
         let now = writer.shared.clock.now();
         let accepted = parts.clock_accepted_ns;
@@ -203,7 +208,10 @@ impl Writer {
     fn group(&mut self, items: Vec<Item>) {
         let now = self.shared.clock.now();
         let taken_ns = self.shared.clock.boot_ns();
-        let mut group = Undurable::default();
+        let mut group = Undurable {
+            events: std::mem::take(&mut self.room),
+            ..Undurable::default()
+        };
         let mut reads = Vec::new();
         self.tell(now, items.is_empty(), &mut group);
         self.close_due(now, items.is_empty(), &mut group);
@@ -373,6 +381,10 @@ impl Writer {
                 .map(|(asker, replies)| (asker, Ok(replies)))
                 .collect(),
         );
+        if group.events.capacity() <= EVENTS_KEPT {
+            group.events.clear();
+            self.room = group.events;
+        }
     }
 
     /// Appends a batch, with a span where one of those it answers has one.

@@ -28,21 +28,27 @@ pub(super) fn hash(previous: &Hash, sequence: u64, body: &[u8]) -> Hash {
     *hasher.finalize().as_bytes()
 }
 
-/// The bytes of a frame.
-pub(super) fn write(sequence: u64, durable: u64, previous: &Hash, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(padded(body.len()));
+/// The bytes of a frame, in place of whatever is in `bytes`.
+pub(super) fn write(
+    sequence: u64,
+    durable: u64,
+    previous: &Hash,
+    body: &[u8],
+    bytes: &mut Vec<u8>,
+) {
+    bytes.clear();
+    bytes.reserve(padded(body.len()));
     let size = u32::try_from(body.len()).expect("bodies are bounded by BODY_BYTES_MAX");
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&size.to_le_bytes());
     bytes.extend_from_slice(&sequence.to_le_bytes());
     bytes.extend_from_slice(&durable.to_le_bytes());
     bytes.extend_from_slice(previous);
-    let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes), body);
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(bytes), body);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes.resize(HEADER_BYTES, 0);
     bytes.extend_from_slice(body);
     bytes.resize(padded(body.len()), 0);
-    bytes
 }
 
 /// Bytes that a frame takes.

@@ -24,6 +24,8 @@ use shared::Shared;
 
 const ENDING: &str = ".seg";
 const UNFINISHED: &str = ".tmp";
+/// Largest room for a frame that is kept for the next.
+const FRAME_KEPT_BYTES: usize = 4 << 20;
 
 /// How segments are laid out.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ pub struct SegmentJournal {
     previous: Hash,
     /// Batches before this one may be gone.
     first: u64,
+    /// Room for the next frame: pages that are given back are cleared before they come again.
+    frame: Vec<u8>,
 }
 
 /// The segment that is written to. There is none after a failure: the next append makes a fresh one.
@@ -56,8 +60,7 @@ struct Active {
 
 impl SegmentJournal {
     /// Makes a segment that begins with this batch. It counts from the moment its name is durable.
-    fn fresh_segment(&mut self, sequence: u64, durable: u64, body: &[u8]) -> io::Result<()> {
-        let frame = frame::write(sequence, durable, &self.previous, body);
+    fn fresh_segment(&mut self, sequence: u64, frame: &[u8]) -> io::Result<()> {
         let offset = (HEADER_BYTES as u64).saturating_add(frame.len() as u64);
         let bytes = self.options.segment_bytes.max(offset);
         let segment = Segment {
@@ -73,7 +76,7 @@ impl SegmentJournal {
         let make = || {
             let mut file = disk.create(&unfinished, bytes)?;
             file.write_at(0, &header::write(&self.options, &segment))?;
-            file.write_at(HEADER_BYTES as u64, &frame)?;
+            file.write_at(HEADER_BYTES as u64, frame)?;
             file.sync()?;
             disk.rename(&unfinished, &name)?;
             disk.sync_dir()?;
@@ -156,7 +159,8 @@ impl Journal for SegmentJournal {
             return Err(AppendError::Unknown(io::Error::other(text)));
         }
         let durable = sequence.saturating_sub(1);
-        let frame = frame::write(sequence, durable, &self.previous, body);
+        let mut frame = std::mem::take(&mut self.frame);
+        frame::write(sequence, durable, &self.previous, body, &mut frame);
         let room =
             |active: &Active| active.offset.saturating_add(frame.len() as u64) <= active.bytes;
         let appended = match self.active.as_mut().filter(|active| room(active)) {
@@ -165,8 +169,11 @@ impl Journal for SegmentJournal {
                 .write_at(active.offset, &frame)
                 .and_then(|()| active.file.sync())
                 .map(|()| active.offset = active.offset.saturating_add(frame.len() as u64)),
-            None => self.fresh_segment(sequence, durable, body),
+            None => self.fresh_segment(sequence, &frame),
         };
+        if frame.capacity() <= FRAME_KEPT_BYTES {
+            self.frame = frame;
+        }
         match appended {
             Ok(()) => {
                 self.appended(sequence, body);

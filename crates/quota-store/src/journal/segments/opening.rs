@@ -25,6 +25,7 @@ impl SegmentJournal {
             next: 1,
             previous: [0; 32],
             first: 1,
+            frame: Vec::new(),
         };
         let segments = journal.read_headers()?;
         journal.check_extent(&segments)?;
@@ -173,7 +174,9 @@ impl SegmentJournal {
         }
         let sequence = self.next.saturating_sub(1);
         self.previous = tail.before_last;
-        self.fresh_segment(sequence, durable, &body).map_err(io)?;
+        let mut frame = Vec::new();
+        frame::write(sequence, durable, &self.previous, &body, &mut frame);
+        self.fresh_segment(sequence, &frame).map_err(io)?;
         self.appended(sequence, &body);
         let mut file = self.shared.disk.open(&name).map_err(io)?;
         file.truncate(cut).map_err(io)?;

@@ -215,13 +215,13 @@ impl<'a> Scene<'a> {
                 if matches!(kind, Kind::Allocation | Kind::Concurrency | Kind::Counter) {
                     projections.push(projection(line.taken(resource)));
                 }
+                // Of other kinds no quota has an account of its own.
+                if !matches!(kind, Kind::Counter | Kind::Rate) {
+                    continue;
+                }
                 for gauge in line.gauges(resource) {
-                    let own = matches!(
-                        gauge.quota().measure,
-                        Measure::Counted(_) | Measure::Rated(_)
-                    );
                     let lifetime = gauge.window.is_some_and(|window| window.end.is_none());
-                    if own && !lifetime {
+                    if !lifetime {
                         projections.push(Projection {
                             quota: Some(&gauge.quota().id),
                             window: gauge.window,

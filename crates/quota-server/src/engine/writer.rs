@@ -1,5 +1,6 @@
 //! The writer: takes a group, decides it, makes it durable, publishes it, answers it. In this order, always.
 
+mod due;
 mod retention;
 mod rows;
 mod untold;
@@ -30,6 +31,7 @@ use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
 use crate::telemetry::metrics::{seconds, violations};
 use crate::telemetry::traces::{CallSpan, CommitSpan};
+use due::CLOSE_IDLE_MAX;
 use retention::Retention;
 use untold::untold;
 
@@ -40,14 +42,6 @@ const IDLE: Duration = Duration::from_millis(500);
 const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Answers forgotten per group, so that a burst an hour ago costs no burst now.
 const FORGET_MAX: usize = 4096;
-/// Rows closed per group while callers wait: about a millisecond of work.
-const CLOSE_MAX: usize = 256;
-/// Subjects told of per group while callers wait. What is left comes with the next group.
-const TELL_MAX: usize = 2048;
-/// Rows closed between two looks at the size of the batch.
-const CLOSE_STEP: usize = 64;
-/// Rows closed per group while nobody does.
-const CLOSE_IDLE_MAX: usize = 4096;
 /// Most events whose room is kept for the next group.
 const EVENTS_KEPT: usize = 32_768;
 /// Process exit code when the writer can go on no more.
@@ -303,50 +297,6 @@ impl Writer {
     /// Whether a batch of what is decided so far is as large as it should be.
     fn is_full(&self, group: &Undurable) -> bool {
         group.bytes.saturating_add(self.ledger.images_weight()) >= GROUP_BYTES_MAX
-    }
-
-    /// Tells what was counted in a second that is over, and of counts that have started anew: more of it when
-    /// nobody waits.
-    fn tell(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
-        let most = match idle {
-            true => CLOSE_IDLE_MAX,
-            false => TELL_MAX,
-        };
-        let mut done = 0;
-        while done < most && !self.breaker.is_open() {
-            let told = self.tally.tell(&self.ledger, now, CLOSE_STEP);
-            let anew = self.ledger.announce_due(now, CLOSE_STEP);
-            if told.is_empty() && anew.is_empty() {
-                return;
-            }
-            self.absorb(told, group);
-            self.absorb(anew, group);
-            done += CLOSE_STEP;
-            if self.is_full(group) {
-                self.commit(std::mem::take(group));
-            }
-        }
-    }
-
-    /// Closes rows whose time is over: more of them when nobody waits.
-    fn close_due(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
-        let most = match idle {
-            true => CLOSE_IDLE_MAX,
-            false => CLOSE_MAX,
-        };
-        let mut done = 0;
-        while done < most && !self.breaker.is_open() {
-            let due = self.ledger.close_due(now, CLOSE_STEP);
-            let swept = self.ledger.sweep(now, CLOSE_STEP);
-            if due.is_empty() && !swept {
-                return;
-            }
-            self.absorb(due, group);
-            done += CLOSE_STEP;
-            if self.is_full(group) {
-                self.commit(std::mem::take(group));
-            }
-        }
     }
 
     /// Makes a decided group durable, then answers it.

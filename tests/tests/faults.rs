@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use quota_client::v1;
 use quota_core::Bounds;
 use quota_core::command::{Action, Command, CommitHold, Consume, HoldName, Reserve, Uncovered};
 use quota_core::invariants;
@@ -10,6 +11,8 @@ use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::verdict::Mode;
 use quota_server::clock::Clock;
 use quota_server::engine::{Engine, Fault};
+use quota_tests::grpc::InProcess;
+use quota_tests::process;
 use quota_tests::worlds::{TestStore, command, runtime};
 use tokio::runtime::Runtime;
 
@@ -172,4 +175,32 @@ fn failures_that_come_and_go() {
     drop(engine);
     let engine = store.start();
     assert_eq!(seen(&store, &engine), (granted, granted));
+}
+
+/// A server that is stopped while a flush hangs lets go of who waits, and is not done before the disk is.
+#[test]
+fn stopped_while_the_disk_hangs() {
+    let store = TestStore::new(Bounds::default());
+    let server = InProcess::serve(store.start());
+    let callers = runtime();
+    let client = callers.block_on(async { process::client(&server.endpoint) });
+    let stall = store.journal.stall();
+    let request = v1::ConsumeRequest {
+        subject: SUBJECT.into(),
+        amounts: vec![v1::Amount {
+            resource: "compute.cpu".into(),
+            amount: 1,
+        }],
+        ..v1::ConsumeRequest::default()
+    };
+    let waiting = callers.spawn(async move { client.consume(request).await });
+    stall.reached();
+    let stopping = std::thread::spawn(move || drop(server));
+    let answer = callers
+        .block_on(async { tokio::time::timeout(Duration::from_secs(60), waiting).await })
+        .expect("the connection ends before the disk goes on");
+    assert!(answer.unwrap().unwrap_err().is_lost());
+    assert!(!stopping.is_finished());
+    drop(stall);
+    stopping.join().unwrap();
 }

@@ -134,19 +134,26 @@ async fn run(cli: &Cli) -> Result<(), Failure> {
     let seconds: f64 = chosen.iter().map(|one| one.seconds(&bench.scale)).sum();
     let estimate = Duration::from_secs_f64(seconds.ceil());
     eprintln!("quota-bench: this takes about {estimate:?}");
-    let mut outcomes = Vec::new();
+    // An hour of measuring is not thrown away for one of them.
+    let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
     for scenario in chosen {
         let name = scenario.name;
         bench.progress.begin(name);
-        let outcome = (scenario.run)(&bench).await;
-        outcomes.push(outcome.map_err(|failure| format!("{name}: {failure}"))?);
+        match (scenario.run)(&bench).await {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(failure) => failed.push(format!("{name}: {failure}")),
+        }
     }
     bench.progress.end();
     show(cli, &machine, &outcomes)?;
     if cli.write {
-        report::write(&root, &outcomes, &machine, &described(&bench.scale))?;
+        let scale = described(&bench.scale);
+        report::write(&root, &outcomes, &failed, &machine, &scale)?;
     }
-    Ok(())
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("not measured: {}", failed.join("; ")).into()),
+    }
 }
 
 fn is_known(name: &str) -> bool {

@@ -8,7 +8,6 @@ use crate::account::Account;
 use crate::allocation::Allocation;
 use crate::charge::charge_set;
 use crate::command::{CorrectUsage, ResetUsage};
-use crate::ends::Ending;
 use crate::event::{Change, Charged, Event};
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
@@ -229,23 +228,16 @@ impl Ledger {
                 continue;
             }
             for (resource, amount) in stake.amounts {
-                let amount = amount.saturating_mul(sign);
-                let ends = match stake.held || self.resources.kind(resource) == Kind::Concurrency {
-                    true => stake.ends,
-                    false => None,
-                };
-                let (used, held) = match stake.held {
-                    true => (0, amount),
-                    false => (amount, 0),
-                };
+                let added = stake.adds(amount.saturating_mul(sign));
                 let account = subject.account_mut(resource);
-                for (place, by) in [(&mut account.used, used), (&mut account.held, held)] {
+                let (used, held) = (&mut account.used, &mut account.held);
+                for (place, by) in [(used, added.used), (held, added.held)] {
                     *place = place
                         .checked_add(by)
                         .expect("no decision takes an account beyond its bounds");
                 }
-                if let Some(second) = ends {
-                    account.ends.add(second, Ending { used, held });
+                if let Some(second) = stake.ends_of(self.resources.kind(resource)) {
+                    account.ends.add(second, added);
                 }
             }
             let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());

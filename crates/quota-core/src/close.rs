@@ -8,7 +8,6 @@ use crate::allocation::Allocation;
 use crate::charge::charge_set;
 use crate::command::Provenance;
 use crate::decide::negative;
-use crate::ends::Ending;
 use crate::event::{Cause, Change, Charged, Event};
 use crate::hold::{ENDED_KEPT, ENDED_MAX, End, Hold};
 use crate::name::SubjectName;
@@ -148,19 +147,11 @@ impl Ledger {
                 continue;
             }
             for (resource, amount) in stake.amounts {
-                let ending = match (stake.held, self.kind(resource)) {
-                    (true, _) => Ending {
-                        used: 0,
-                        held: *amount,
-                    },
-                    (false, Kind::Concurrency) => Ending {
-                        used: *amount,
-                        held: 0,
-                    },
-                    (false, _) => continue,
-                };
-                if let Some(subject) = self.subjects.get_mut(name) {
-                    subject.account_mut(resource).ends.add(second, ending);
+                if stake.ends_of(self.kind(resource)).is_some()
+                    && let Some(subject) = self.subjects.get_mut(name)
+                {
+                    let account = subject.account_mut(resource);
+                    account.ends.add(second, stake.adds(*amount));
                 }
             }
         }

@@ -66,7 +66,7 @@ pub struct Decided {
 }
 
 /// Most touched records whose room is kept for the next batch.
-const TOUCHED_KEPT: usize = 65_536;
+const TOUCHED_KEPT: usize = 16_384;
 /// About how many bytes the events and images of one command may take; one that would take more is rejected.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 

@@ -1,8 +1,10 @@
 //! What a row adds to the accounts of its charge set (C11.4).
 
 use crate::allocation::{Allocation, AllocationKey};
+use crate::ends::Ending;
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName};
+use crate::resource::Kind;
 
 /// The key of a row whose time ends.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,6 +29,25 @@ pub(crate) struct Stake<'a> {
 }
 
 impl<'a> Stake<'a> {
+    /// The second at which amounts of a kind end by themselves, if they do.
+    pub(crate) fn ends_of(&self, kind: Kind) -> Option<i64> {
+        self.ends.filter(|_| self.held || kind == Kind::Concurrency)
+    }
+
+    /// An amount, as what it adds to an account.
+    pub(crate) fn adds(&self, amount: i64) -> Ending {
+        match self.held {
+            true => Ending {
+                used: 0,
+                held: amount,
+            },
+            false => Ending {
+                used: amount,
+                held: 0,
+            },
+        }
+    }
+
     pub(crate) fn of_allocation(row: &'a Allocation) -> Self {
         Self {
             subject: &row.subject,

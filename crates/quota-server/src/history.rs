@@ -1,8 +1,8 @@
 //! The history of usage: how every account went, in steps of five minutes, an hour and a day.
 //!
 //! It is a projection: a thread of its own reads what is durable of the journal and sums it up, and nothing that is
-//! decided waits for it or depends on it. What it has summed up stands in rows of its own, written every few
-//! seconds with the position in the journal that they cover. A crash loses those seconds, which are read again; if
+//! decided waits for it or depends on it. What it has summed up stands in rows of its own, written every half
+//! minute with the position in the journal that they cover. A crash loses what came since, which is read again; if
 //! the rows are lost, they are made anew of what the journal still has. The alternative, buckets that the writer
 //! keeps, would put a second book into the way of every charge, and could be wrong after a crash without anything
 //! to compare it with.

@@ -40,6 +40,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that does not answer a ping for that long is gone.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last answers may take to be sent.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// A shutdown ends when no call has awaited the writer for that long.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 const DRAIN_POLL: Duration = Duration::from_millis(50);
@@ -116,10 +118,14 @@ pub async fn serve(
     };
     let _ = tokio::time::timeout(limits.drain_timeout, quiet).await;
     follower.abort();
-    // While they are served, so that who is still waiting is answered.
-    let draining = tokio::task::spawn_blocking(move || engine.drain());
-    let _ = draining.await;
+    // While they are served, so that who is still waiting is answered; not for ever, where a disk hangs.
+    let mut draining = tokio::task::spawn_blocking(move || engine.drain());
+    let drained = tokio::time::timeout(limits.drain_timeout, &mut draining).await;
+    let _ = tokio::time::timeout(LAST_ANSWERS, workers.ended()).await;
     workers.end().await;
+    if drained.is_err() {
+        let _ = draining.await;
+    }
     served
 }
 

@@ -329,7 +329,7 @@ impl Shared {
                 state.put_back(changes);
                 if state.progress.waiting_bytes >= self.options.lag_bytes_max {
                     state.progress.given_up = true;
-                    state.waiting.clear();
+                    state.waiting = HashMap::default();
                     state.progress.waiting_bytes = 0;
                 }
             }

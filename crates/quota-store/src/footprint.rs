@@ -109,19 +109,20 @@ struct ImagePart {
     record: Option<Bytes>,
 }
 
-/// The events that matter here; of the others nothing is decoded.
+/// The events that matter here; of the others nothing is decoded. In boxes, because there are thousands of them of which
+/// most matter not.
 #[derive(Clone, PartialEq, Message)]
 struct EventPart {
     #[prost(int64, tag = "1")]
     at: i64,
-    #[prost(message, optional, tag = "12")]
-    charged: Option<ChargedPart>,
-    #[prost(message, optional, tag = "15")]
-    reset: Option<ResetPart>,
-    #[prost(message, optional, tag = "16")]
-    corrected: Option<CorrectedPart>,
-    #[prost(message, optional, tag = "22")]
-    refused: Option<RefusedPart>,
+    #[prost(message, optional, boxed, tag = "12")]
+    charged: Option<Box<ChargedPart>>,
+    #[prost(message, optional, boxed, tag = "15")]
+    reset: Option<Box<ResetPart>>,
+    #[prost(message, optional, boxed, tag = "16")]
+    corrected: Option<Box<CorrectedPart>>,
+    #[prost(message, optional, boxed, tag = "22")]
+    refused: Option<Box<RefusedPart>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -265,6 +266,7 @@ fn standing(record: &[u8]) -> Result<Standing, FormatError> {
 
 fn act(event: EventPart) -> Result<Option<Act>, FormatError> {
     if let Some(body) = event.charged {
+        let body = *body;
         return Ok(Some(Act::Charged {
             subject: SubjectName::parse(&body.subject)?,
             also: format::names(&body.also)?,
@@ -274,6 +276,7 @@ fn act(event: EventPart) -> Result<Option<Act>, FormatError> {
         }));
     }
     if let Some(body) = event.corrected {
+        let body = *body;
         return Ok(Some(Act::Corrected {
             subject: SubjectName::parse(&body.subject)?,
             also: format::names(&body.also)?,

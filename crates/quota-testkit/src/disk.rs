@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 use parking_lot::{Condvar, Mutex};
@@ -12,6 +13,8 @@ use quota_store::disk::{Disk, DiskFile};
 
 const BLOCK: usize = 4096;
 const SECTOR: usize = 512;
+/// How long a sync is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory on such a disk. Clones share it.
 #[derive(Clone, Default)]
@@ -174,9 +177,9 @@ impl Stall {
     /// Until a sync hangs.
     pub fn reached(&self) {
         let mut state = self.0.state.lock();
-        self.0
-            .moved
-            .wait_while(&mut state, |state| state.waiting == 0);
+        let none = |state: &mut State| state.waiting == 0;
+        let waited = self.0.moved.wait_while_for(&mut state, none, PATIENCE);
+        assert!(!waited.timed_out(), "no sync came within {PATIENCE:?}");
     }
 }
 

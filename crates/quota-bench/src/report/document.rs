@@ -11,6 +11,7 @@ use crate::machine::Machine;
 pub(crate) fn write(
     root: &Path,
     outcomes: &[Outcome],
+    failed: &[String],
     machine: &Machine,
     scale: &str,
 ) -> Result<(), Failure> {
@@ -27,6 +28,9 @@ pub(crate) fn write(
         machine.table(),
         text::targets(outcomes),
     );
+    for failure in failed {
+        write!(document, "\n**Not measured**: {failure}\n")?;
+    }
     for outcome in outcomes {
         write!(
             document,

@@ -331,7 +331,8 @@ impl Writer {
                 .map(|(asker, replies)| (asker, Ok(replies)))
                 .collect(),
         );
-        if group.events.capacity() <= EVENTS_KEPT {
+        let room = group.events.capacity();
+        if (self.room.capacity()..=EVENTS_KEPT).contains(&room) {
             group.events.clear();
             self.room = group.events;
         }

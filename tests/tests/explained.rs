@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use quota_client::Client;
-use quota_client::v1::{ExplainQuotaRequest, GetUsageRequest, PeriodUnit, limit};
+use quota_client::v1::{
+    Amount, CheckRequest, ExplainQuotaRequest, GetUsageRequest, PeriodUnit, limit,
+};
 use quota_core::time::Timestamp;
 use quota_server::clock::Clock as _;
 use quota_testkit::bare::BEGINNING;
@@ -174,4 +176,29 @@ fn usage_says_what_bounds_it() {
     ];
     assert_eq!(told, due);
     assert_eq!(BEGINNING, Timestamp::from_nanos(1_790_000_000_000_000_000));
+}
+
+/// What has the least left is told with the pattern that its limit comes from and the period that it counts in.
+#[test]
+fn headroom_names_pattern_and_period() {
+    let world = World::new();
+    let request = CheckRequest {
+        subject: USER.into(),
+        amounts: vec![Amount {
+            resource: "api.calls".into(),
+            amount: 1,
+        }],
+        ..CheckRequest::default()
+    };
+    let answer = world.client.check(request);
+    let answer = world.server.runtime.block_on(answer).unwrap();
+    let verdict = answer.verdict.unwrap();
+    let [tightest] = verdict.tightest_limits.as_slice() else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!(tightest.pattern, "tenants/a/users/*");
+    assert_eq!((tightest.limit, tightest.taken), (40, 4));
+    let hour = BEGINNING.whole_second().rem_euclid(3600);
+    assert_eq!(after(tightest.period_start_time), Some(-hour));
+    assert_eq!(after(tightest.period_end_time), Some(3600 - hour));
 }

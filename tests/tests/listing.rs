@@ -14,24 +14,6 @@ const PREFIX: &str = "tenants/1";
 const BELOW: [&str; 3] = ["tenants/1", "tenants/1/users/a", "tenants/1/users/b"];
 const BESIDE: [&str; 3] = ["tenants/1-a", "tenants/10", "tenants/10/users/a"];
 
-#[test]
-fn a_neighbour_whose_name_begins_alike_is_not_below() {
-    let store = TestStore::new(Bounds::default());
-    let server = InProcess::serve(store.start());
-    let client = server.client();
-    server.runtime.block_on(async {
-        for subject in BELOW.iter().chain(&BESIDE) {
-            fill(&client, subject).await;
-        }
-        for size in [1, 2, 100] {
-            assert_eq!(listed(&client, size, subjects).await, BELOW);
-            assert_eq!(listed(&client, size, usage).await, BELOW);
-            assert_eq!(listed(&client, size, quotas).await, BELOW);
-            assert_eq!(listed(&client, size, allocations).await, BELOW);
-        }
-    });
-}
-
 async fn fill(client: &Client, subject: &str) {
     let quota = Quota {
         subject: subject.into(),
@@ -59,70 +41,55 @@ async fn fill(client: &Client, subject: &str) {
     client.update_quota(request).await.unwrap();
 }
 
-/// Names on a page, and the token of the next.
-type Page = (Vec<String>, String);
-
-/// The subjects of all pages.
-async fn listed<F: Future<Output = Page>>(
-    client: &Client,
-    size: i32,
-    page: impl Fn(Client, i32, String) -> F,
-) -> Vec<String> {
-    let (mut all, mut token) = (Vec::new(), String::new());
-    loop {
-        let (names, next) = page(client.clone(), size, token).await;
-        all.extend(names);
-        if next.is_empty() {
-            return all;
+/// The subjects of all pages of a list.
+macro_rules! listed {
+    ($client:ident.$list:ident($request:ident), $entries:ident, $subject:ident, $size:ident) => {{
+        let mut request = $request {
+            subject_prefix: PREFIX.into(),
+            page_size: $size,
+            ..$request::default()
+        };
+        let mut names = Vec::new();
+        loop {
+            let page = $client.$list(request.clone()).await.unwrap();
+            names.extend(page.$entries.into_iter().map(|entry| entry.$subject));
+            if page.next_page_token.is_empty() {
+                break names;
+            }
+            request.page_token = page.next_page_token;
         }
-        token = next;
-    }
+    }};
 }
 
-async fn subjects(client: Client, page_size: i32, page_token: String) -> Page {
-    let request = ListSubjectsRequest {
-        subject_prefix: PREFIX.into(),
-        page_size,
-        page_token,
-        ..ListSubjectsRequest::default()
-    };
-    let page = client.list_subjects(request).await.unwrap();
-    let names = page.subjects.into_iter().map(|subject| subject.name);
-    (names.collect(), page.next_page_token)
-}
-
-async fn usage(client: Client, page_size: i32, page_token: String) -> Page {
-    let request = ListUsageRequest {
-        subject_prefix: PREFIX.into(),
-        page_size,
-        page_token,
-        ..ListUsageRequest::default()
-    };
-    let page = client.list_usage(request).await.unwrap();
-    let names = page.usage.into_iter().map(|usage| usage.subject);
-    (names.collect(), page.next_page_token)
-}
-
-async fn quotas(client: Client, page_size: i32, page_token: String) -> Page {
-    let request = ListQuotasRequest {
-        subject_prefix: PREFIX.into(),
-        page_size,
-        page_token,
-        ..ListQuotasRequest::default()
-    };
-    let page = client.list_quotas(request).await.unwrap();
-    let names = page.quotas.into_iter().map(|quota| quota.subject);
-    (names.collect(), page.next_page_token)
-}
-
-async fn allocations(client: Client, page_size: i32, page_token: String) -> Page {
-    let request = ListAllocationsRequest {
-        subject_prefix: PREFIX.into(),
-        page_size,
-        page_token,
-        ..ListAllocationsRequest::default()
-    };
-    let page = client.list_allocations(request).await.unwrap();
-    let names = page.allocations.into_iter().map(|row| row.subject);
-    (names.collect(), page.next_page_token)
+#[test]
+fn a_neighbour_whose_name_begins_alike_is_not_below() {
+    let store = TestStore::new(Bounds::default());
+    let server = InProcess::serve(store.start());
+    let client = server.client();
+    server.runtime.block_on(async {
+        for subject in BELOW.iter().chain(&BESIDE) {
+            fill(&client, subject).await;
+        }
+        for size in [1, 2, 100] {
+            let all = [
+                listed!(
+                    client.list_subjects(ListSubjectsRequest),
+                    subjects,
+                    name,
+                    size
+                ),
+                listed!(client.list_usage(ListUsageRequest), usage, subject, size),
+                listed!(client.list_quotas(ListQuotasRequest), quotas, subject, size),
+                listed!(
+                    client.list_allocations(ListAllocationsRequest),
+                    allocations,
+                    subject,
+                    size
+                ),
+            ];
+            for names in all {
+                assert_eq!(names, BELOW);
+            }
+        }
+    });
 }

@@ -129,9 +129,7 @@ pub fn open_rows(directory: &Path) -> Result<Arc<dyn Rows>, RowsError> {
 
 impl Known for Engine {
     fn kind(&self, resource: &ResourceKey) -> Kind {
-        let tables = self.views().tables();
-        let known = tables.resources.get(resource.as_str());
-        known.map_or(Kind::Allocation, |known| known.kind)
+        self.views().tables().resources.kind(resource)
     }
 
     fn exists(&self, subject: &SubjectName) -> bool {

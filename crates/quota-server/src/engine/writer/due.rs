@@ -1,5 +1,6 @@
 //! What time alone brings: something to tell, and rows that end. So much of it per group that no caller waits long.
 
+use quota_core::event::Event;
 use quota_core::time::Timestamp;
 
 use super::{Undurable, Writer};
@@ -17,41 +18,39 @@ impl Writer {
     /// Tells what was counted in a second that is over, and of counts that have started anew: more of it when
     /// nobody waits.
     pub(super) fn tell(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
-        let most = match idle {
-            true => CLOSE_IDLE_MAX,
-            false => TELL_MAX,
-        };
-        let mut done = 0;
-        while done < most && !self.breaker.is_open() {
-            let told = self.tally.tell(&self.ledger, now, CLOSE_STEP);
-            let anew = self.ledger.announce_due(now, CLOSE_STEP);
-            if told.is_empty() && anew.is_empty() {
-                return;
-            }
-            self.absorb(told, group);
-            self.absorb(anew, group);
-            done += CLOSE_STEP;
-            if self.is_full(group) {
-                self.commit(std::mem::take(group));
-            }
-        }
+        let most = if idle { CLOSE_IDLE_MAX } else { TELL_MAX };
+        self.step_by_step(most, group, |writer| {
+            let mut told = writer.tally.tell(&writer.ledger, now, CLOSE_STEP);
+            told.extend(writer.ledger.announce_due(now, CLOSE_STEP));
+            (!told.is_empty()).then_some(told)
+        });
     }
 
     /// Closes rows whose time is over: more of them when nobody waits.
     pub(super) fn close_due(&mut self, now: Timestamp, idle: bool, group: &mut Undurable) {
-        let most = match idle {
-            true => CLOSE_IDLE_MAX,
-            false => CLOSE_MAX,
-        };
-        let mut done = 0;
-        while done < most && !self.breaker.is_open() {
-            let due = self.ledger.close_due(now, CLOSE_STEP);
-            let swept = self.ledger.sweep(now, CLOSE_STEP);
-            if due.is_empty() && !swept {
+        let most = if idle { CLOSE_IDLE_MAX } else { CLOSE_MAX };
+        self.step_by_step(most, group, |writer| {
+            let due = writer.ledger.close_due(now, CLOSE_STEP);
+            let swept = writer.ledger.sweep(now, CLOSE_STEP);
+            (swept || !due.is_empty()).then_some(due)
+        });
+    }
+
+    /// Takes steps until there is nothing left to do, or enough was done; what fills a batch is written.
+    fn step_by_step(
+        &mut self,
+        most: usize,
+        group: &mut Undurable,
+        step: impl Fn(&mut Self) -> Option<Vec<Event>>,
+    ) {
+        for _ in 0..most / CLOSE_STEP {
+            if self.breaker.is_open() {
                 return;
             }
-            self.absorb(due, group);
-            done += CLOSE_STEP;
+            let Some(events) = step(self) else {
+                return;
+            };
+            self.absorb(events, group);
             if self.is_full(group) {
                 self.commit(std::mem::take(group));
             }

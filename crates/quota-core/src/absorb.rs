@@ -9,6 +9,7 @@ use crate::allocation::Allocation;
 use crate::charge::charge_set;
 use crate::command::{CorrectUsage, ResetUsage};
 use crate::event::{Change, Charged, Event};
+use crate::gauge::Gauge;
 use crate::hold::{Hold, HoldKey};
 use crate::name::{ResourceKey, SubjectName, SubjectPattern, is_within};
 use crate::quota::{QuotaList, Target};
@@ -18,9 +19,7 @@ use crate::resource::Kind;
 use crate::stake::{RowKey, Stake};
 use crate::subject::Subject;
 use crate::time::Timestamp;
-
-/// About what the image of a record takes that does not grow, in bytes.
-const SMALL_RECORD_BYTES: usize = 512;
+use crate::touched::Slot;
 
 /// Most answers that are forgotten when one is remembered: a busy hour that is over costs no caller much.
 const FORGET_MAX: usize = 1024;
@@ -28,12 +27,13 @@ const FORGET_MAX: usize = 1024;
 impl Ledger {
     /// Lets an event have happened.
     pub fn absorb(&mut self, event: &Event) {
+        self.touched.next_event();
         if event.change.is_notice() {
             return;
         }
         if event.revision != self.revision {
             self.revision = event.revision;
-            self.touch(RecordKey::Meta, false);
+            self.touched.meta();
         }
         match &event.change {
             Change::SubjectCreated { name, profile } => {
@@ -43,13 +43,13 @@ impl Ledger {
                     self.remove_subject(name);
                 }
                 self.add_subject(Subject::new(name.clone(), profile.clone()));
-                self.touch(RecordKey::Subject(name.clone()), fresh);
+                self.touch_subject(name.as_str(), fresh);
             }
             Change::SubjectChanged { name, profile } => {
-                if let Some(subject) = self.subjects.get_mut(name.as_str()) {
-                    subject.profile = profile.clone();
+                if let Some(slot) = self.subjects.get_mut(name.as_str()) {
+                    slot.change().profile = profile.clone();
                 }
-                self.touch(RecordKey::Subject(name.clone()), false);
+                self.touch_subject(name.as_str(), false);
             }
             Change::ResourceSet(resource) => {
                 let fresh = self.resources.get(resource.key.as_str()).is_none();
@@ -115,10 +115,10 @@ impl Ledger {
             self.count(at, charged, &counted, incarnations.as_deref());
         }
         if let Some(row) = &charged.allocation {
-            self.put_allocation(row);
+            self.put_allocation(row, charged);
         }
         if let Some(row) = &charged.hold {
-            self.put_hold(row);
+            self.put_hold(row, charged);
         }
     }
 
@@ -137,43 +137,51 @@ impl Ledger {
                 continue;
             }
             for (resource, amount) in counted {
-                let scene = self.scene(name, &[name], at);
-                let gauges = scene.lines().first().map(|line| line.gauges(resource));
-                let gauges = gauges.unwrap_or_default();
                 if self.kind(resource) == Kind::Counter {
-                    let defined = scene.lines().first().map(|line| line.definitions(resource));
-                    let defined = defined.unwrap_or_default();
+                    let defined = self.line(name, at, |line| line.definitions(resource));
                     if let Some(account) = self.account_mut(name, resource) {
                         account.count(*amount, &defined, at);
                     }
-                } else if !gauges.is_empty() {
-                    let buckets: Vec<_> = gauges
-                        .iter()
-                        .filter_map(|gauge| {
-                            let brim = !gauge.quota().enforcement.vetoes();
-                            let bucket = gauge.fill()?.debited(*amount, at, brim);
-                            Some((gauge.quota().id.clone(), bucket))
-                        })
-                        .collect();
-                    if let Some(account) = self.account_mut(name, resource) {
-                        account.buckets = buckets;
-                    }
+                    continue;
+                }
+                let debited = |gauge: &Gauge<'_>| {
+                    let brim = !gauge.quota().enforcement.vetoes();
+                    let bucket = gauge.fill()?.debited(*amount, at, brim);
+                    Some((gauge.quota().id.clone(), bucket))
+                };
+                let buckets: Option<Vec<_>> = self.line(name, at, |line| {
+                    let gauges = line.gauges(resource);
+                    (!gauges.is_empty()).then(|| gauges.iter().filter_map(debited).collect())
+                });
+                if let Some(buckets) = buckets
+                    && let Some(account) = self.account_mut(name, resource)
+                {
+                    account.buckets = buckets;
                 }
             }
-            self.touch_subject(name);
+            for (resource, _) in counted {
+                self.touch_account(name, resource, true);
+            }
         }
     }
 
-    pub(crate) fn touch_subject(&mut self, name: &str) {
-        if let Some(subject) = self.subjects.get(name) {
-            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
-            self.touch_weighing(key, false, bytes);
+    /// Notes that the record of a subject changed, if it is there.
+    pub(crate) fn touch_subject(&mut self, name: &str, fresh: bool) {
+        if let Some(slot) = self.subjects.get_mut(name) {
+            self.touched.subject(slot, fresh);
+        }
+    }
+
+    /// Notes that the event that is absorbed changed an account.
+    fn touch_account(&mut self, name: &str, resource: &ResourceKey, usage: bool) {
+        if let Some(slot) = self.subjects.get_mut(name) {
+            self.touched.account(slot, resource, usage);
         }
     }
 
     fn account_mut(&mut self, name: &str, resource: &ResourceKey) -> Option<&mut Account> {
-        let subject = self.subjects.get_mut(name)?;
-        Some(subject.account_mut(resource))
+        let slot = self.subjects.get_mut(name)?;
+        Some(slot.change().account_mut(resource))
     }
 
     /// Refills the buckets of a subject by the quotas in force until now: one of them is about to change.
@@ -184,17 +192,14 @@ impl Ledger {
         if self.kind(resource) != Kind::Rate {
             return;
         }
-        let names = [name.as_str()];
-        let scene = self.scene(name.as_str(), &names, at);
-        let gauges = scene.lines().first().map(|line| line.gauges(resource));
-        let settled: Vec<_> = gauges
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|gauge| {
-                let bucket = gauge.fill()?.debited(0, at, false);
-                Some((gauge.quota().id.clone(), bucket))
-            })
-            .collect();
+        let debited = |gauge: &Gauge<'_>| {
+            let bucket = gauge.fill()?.debited(0, at, false);
+            Some((gauge.quota().id.clone(), bucket))
+        };
+        let settled: Vec<_> = self.line(name.as_str(), at, |line| {
+            let gauges = line.gauges(resource);
+            gauges.iter().filter_map(debited).collect()
+        });
         let charged = self
             .subject(name.as_str())
             .and_then(|subject| subject.account(resource));
@@ -204,7 +209,7 @@ impl Ledger {
         if let Some(account) = self.account_mut(name.as_str(), resource) {
             account.buckets = settled;
         }
-        self.touch(RecordKey::Subject(name.clone()), false);
+        self.touch_subject(name.as_str(), false);
     }
 
     /// Whether a subject is there, and in the incarnation that a row recorded, if it did.
@@ -217,16 +222,18 @@ impl Ledger {
 
     /// Moves what a row adds to the accounts of its charge set: its own, which need not be that of whoever
     /// takes its name.
-    pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64) {
+    /// Of what `event` says that it changed, it is noted by which event.
+    pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64, event: Option<&Charged>) {
         let names = charge_set(stake.subject, stake.also);
         for (name, recorded) in names.into_iter().zip(stake.incarnations) {
-            let Some(subject) = self.subjects.get_mut(name) else {
+            let Some(slot) = self.subjects.get_mut(name) else {
                 continue;
             };
-            let another = subject.profile.incarnation != *recorded;
-            if another || is_dead(&self.dying, subject) || stake.amounts.is_empty() {
+            let another = slot.subject.profile.incarnation != *recorded;
+            if another || is_dead(&self.dying, &slot.subject) || stake.amounts.is_empty() {
                 continue;
             }
+            let subject = slot.change();
             for (resource, amount) in stake.amounts {
                 let added = stake.adds(amount.saturating_mul(sign));
                 let account = subject.account_mut(resource);
@@ -240,12 +247,16 @@ impl Ledger {
                     account.ends.add(second, added);
                 }
             }
-            let (key, bytes) = (RecordKey::Subject(subject.name.clone()), subject.weight());
-            self.touch_weighing(key, false, bytes);
+            self.touched.subject(slot, false);
+            for (resource, _) in stake.amounts {
+                if event.is_some_and(|event| event.changes(resource)) {
+                    self.touched.account(slot, resource, true);
+                }
+            }
         }
     }
 
-    pub(crate) fn put_allocation(&mut self, allocation: &Arc<Allocation>) {
+    fn put_allocation(&mut self, allocation: &Arc<Allocation>, event: &Charged) {
         let key = allocation.key.clone();
         let before = match allocation.amounts.is_empty() {
             true => self.allocations.remove(key.as_str()),
@@ -253,23 +264,23 @@ impl Ledger {
         };
         if let Some(before) = &before {
             self.index_labels(before, false);
-            self.stake(&Stake::of_allocation(before), -1);
+            self.stake(&Stake::of_allocation(before), -1, Some(event));
             self.note_end(before.expires, RowKey::Allocation(key.clone()), false);
         }
         if !allocation.amounts.is_empty() {
             self.index_labels(allocation, true);
-            self.stake(&Stake::of_allocation(allocation), 1);
+            self.stake(&Stake::of_allocation(allocation), 1, Some(event));
             self.note_end(allocation.expires, RowKey::Allocation(key.clone()), true);
         }
         self.touch(RecordKey::Allocation(key), before.is_none());
     }
 
-    pub(crate) fn put_hold(&mut self, hold: &Arc<Hold>) {
+    fn put_hold(&mut self, hold: &Arc<Hold>, event: &Charged) {
         let key = hold.key.clone();
-        let before = self.remove_hold(&key);
+        let before = self.remove_hold(&key, Some(event));
         match hold.ended {
             None => {
-                self.stake(&Stake::of_hold(hold), 1);
+                self.stake(&Stake::of_hold(hold), 1, Some(event));
                 self.note_end(Some(hold.expires), RowKey::Hold(key.clone()), true);
             }
             Some((_, at)) => {
@@ -281,11 +292,15 @@ impl Ledger {
     }
 
     /// Takes a hold out of the maps, with what it adds to accounts.
-    pub(crate) fn remove_hold(&mut self, key: &HoldKey) -> Option<Arc<Hold>> {
+    pub(crate) fn remove_hold(
+        &mut self,
+        key: &HoldKey,
+        event: Option<&Charged>,
+    ) -> Option<Arc<Hold>> {
         let before = self.holds.remove(key.as_str())?;
         match before.ended {
             None => {
-                self.stake(&Stake::of_hold(&before), -1);
+                self.stake(&Stake::of_hold(&before), -1, event);
                 self.note_end(Some(before.expires), RowKey::Hold(key.clone()), false);
             }
             Some((_, at)) => {
@@ -310,16 +325,13 @@ impl Ledger {
     fn reset(&mut self, at: Timestamp, reset: &ResetUsage) {
         let name = reset.subject.as_str();
         let quota = reset.quota.as_ref();
-        let scene = self.scene(name, &[name], at);
-        let gauges = scene
-            .lines()
-            .first()
-            .map(|line| line.gauges(&reset.resource));
-        let measured = gauges
-            .unwrap_or_default()
-            .iter()
-            .filter(|gauge| quota.is_some_and(|id| gauge.quota().id == *id))
-            .find_map(|gauge| gauge.quota().definition(at));
+        let measured = self.line(name, at, |line| {
+            let gauges = line.gauges(&reset.resource);
+            let mut of_it = gauges
+                .iter()
+                .filter(|gauge| quota.is_some_and(|id| gauge.quota().id == *id));
+            of_it.find_map(|gauge| gauge.quota().definition(at))
+        });
         let Some(account) = self.account_mut(name, &reset.resource) else {
             return;
         };
@@ -333,15 +345,13 @@ impl Ledger {
             (Some(_), Some((period, _))) => account.counts.retain(|count| count.period != period),
             (Some(id), None) => account.buckets.retain(|(have, _)| have != id),
         }
-        self.touch(RecordKey::Subject(reset.subject.clone()), false);
+        self.touch_account(name, &reset.resource, true);
     }
 
     fn correct(&mut self, at: Timestamp, correct: &CorrectUsage) {
         for name in charge_set(&correct.subject, &correct.also) {
             for (resource, change) in &correct.amounts {
-                let scene = self.scene(name, &[name], at);
-                let defined = scene.lines().first().map(|line| line.definitions(resource));
-                let defined = defined.unwrap_or_default();
+                let defined = self.line(name, at, |line| line.definitions(resource));
                 let Some(account) = self.account_mut(name, resource) else {
                     continue;
                 };
@@ -349,9 +359,7 @@ impl Ledger {
                     true => account.used = account.used.saturating_add(*change),
                     false => account.count(*change, &defined, at),
                 }
-            }
-            if let Some(subject) = self.subjects.get(name) {
-                self.touch(RecordKey::Subject(subject.name.clone()), false);
+                self.touch_account(name, resource, true);
             }
         }
     }
@@ -394,10 +402,10 @@ impl Ledger {
     pub(crate) fn remove_subject(&mut self, name: &SubjectName) {
         self.forget_looks(name, None);
         if let Some(gone) = self.subjects.remove(name.as_str()) {
-            for quota in gone.quotas.iter() {
+            for quota in gone.subject.quotas.iter() {
                 self.count_quota(&quota.resource, false);
             }
-            if !gone.quotas.is_empty() {
+            if !gone.subject.quotas.is_empty() {
                 self.touch(RecordKey::Quotas(Target::Subject(name.clone())), false);
             }
         }
@@ -415,10 +423,11 @@ impl Ledger {
         let changed = match target {
             Target::Subject(name) => {
                 self.forget_looks(name, Some(resource));
-                let subject = self.subjects.get_mut(name.as_str());
+                let slot = self.subjects.get_mut(name.as_str());
                 let changed =
-                    subject.is_some_and(|subject| change(Arc::make_mut(&mut subject.quotas)));
+                    slot.is_some_and(|slot| change(Arc::make_mut(&mut slot.change().quotas)));
                 self.expect_looks(name, Some(resource), at);
+                self.touch_account(name.as_str(), resource, false);
                 changed
             }
             Target::Pattern(pattern) => {
@@ -438,7 +447,8 @@ impl Ledger {
 
     pub(crate) fn add_subject(&mut self, subject: Subject) {
         let name = subject.name.clone();
-        self.subjects.insert(name.clone(), subject);
+        self.subjects
+            .insert(name.clone(), Slot::new(Arc::new(subject)));
         self.expect_looks(&name, None, Timestamp::MIN);
     }
 
@@ -467,7 +477,7 @@ impl Ledger {
 
     pub(crate) fn touch_floors(&mut self, lanes: Vec<Arc<str>>) {
         if !lanes.is_empty() {
-            self.touch(RecordKey::Meta, false);
+            self.touched.meta();
         }
         for lane in lanes {
             self.touch(RecordKey::Floor(lane), false);
@@ -477,22 +487,9 @@ impl Ledger {
     /// A record that is new stays new until its image is taken, whatever follows.
     pub(crate) fn touch(&mut self, key: RecordKey, fresh: bool) {
         let bytes = match &key {
-            RecordKey::Subject(name) => self
-                .subjects
-                .get(name.as_str())
-                .map_or(SMALL_RECORD_BYTES, Subject::weight),
-            RecordKey::Quotas(target) => self
-                .quotas(target)
-                .map_or(SMALL_RECORD_BYTES, QuotaList::weight),
-            _ => SMALL_RECORD_BYTES,
+            RecordKey::Quotas(target) => self.quotas(target).map_or(0, QuotaList::weight),
+            _ => 0,
         };
-        self.touch_weighing(key, fresh, bytes);
-    }
-
-    fn touch_weighing(&mut self, key: RecordKey, fresh: bool, bytes: usize) {
-        if let std::collections::hash_map::Entry::Vacant(place) = self.touched.entry(key) {
-            place.insert(fresh);
-            self.touched_bytes = self.touched_bytes.saturating_add(bytes);
-        }
+        self.touched.record(key, fresh, bytes);
     }
 }

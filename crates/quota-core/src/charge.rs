@@ -2,7 +2,20 @@
 //! canonical order (C2.3). It follows from the names alone and subjects never move, so an allocation
 //! that records its names has recorded its charge set.
 
-use crate::name::{SYSTEM, SubjectName};
+use smallvec::SmallVec;
+
+use crate::name::{PAIRS_MAX, SYSTEM, SubjectName};
+use crate::subject::Subject;
+
+/// Most subjects of a charge set.
+pub(crate) const CHARGE_SET_MAX: usize = PAIRS_MAX * (ALSO_MAX + 1) + 1;
+/// Most charge sets are no larger.
+const USUAL: usize = 6;
+
+/// Names of a charge set.
+pub type Names<'a> = SmallVec<[&'a str; USUAL]>;
+/// A charge set in its canonical order, with its subjects as far as they exist.
+pub(crate) type Lineup<'a> = SmallVec<[(&'a str, Option<&'a Subject>); USUAL]>;
 
 /// Most further subjects that a request may name.
 pub const ALSO_MAX: usize = 4;
@@ -17,9 +30,8 @@ pub fn canonical_also(subject: &SubjectName, also: Vec<SubjectName>) -> Vec<Subj
 }
 
 /// The names of the charge set: `system` first, the others in the order of their texts.
-pub fn charge_set<'a>(subject: &'a SubjectName, also: &'a [SubjectName]) -> Vec<&'a str> {
-    // As deep as most are; a deeper one grows.
-    let mut names: Vec<&str> = Vec::with_capacity(6);
+pub fn charge_set<'a>(subject: &'a SubjectName, also: &'a [SubjectName]) -> Names<'a> {
+    let mut names = Names::new();
     subject.root_to_self(&mut names);
     if also.is_empty() {
         return names;
@@ -57,8 +69,14 @@ mod tests {
             "tenants/acme/projects/web/users/ann",
             "tenants/acme/teams/ml",
         ];
-        assert_eq!(charge_set(&subject, std::slice::from_ref(&team)), expected);
-        assert_eq!(charge_set(&team, std::slice::from_ref(&subject)), expected);
+        assert_eq!(
+            charge_set(&subject, std::slice::from_ref(&team))[..],
+            expected
+        );
+        assert_eq!(
+            charge_set(&team, std::slice::from_ref(&subject))[..],
+            expected
+        );
         let also = canonical_also(&subject, vec![team.clone(), subject.clone(), team.clone()]);
         assert_eq!(also, [team]);
     }

@@ -84,7 +84,7 @@ impl Ledger {
             if !over(at, self.ended.len()) {
                 break;
             }
-            self.remove_hold(&key);
+            self.remove_hold(&key, None);
             self.touch(RecordKey::Hold(key), false);
             left = left.saturating_sub(1);
         }
@@ -96,7 +96,7 @@ impl Ledger {
             let dead: Vec<SubjectName> = self
                 .subjects
                 .below(top.as_str(), "")
-                .filter(|(_, subject)| subject.profile.incarnation <= revision)
+                .filter(|(_, slot)| slot.subject.profile.incarnation <= revision)
                 .map(|(name, _)| name)
                 .take(left)
                 .cloned()
@@ -148,9 +148,9 @@ impl Ledger {
             }
             for (resource, amount) in stake.amounts {
                 if stake.ends_of(self.kind(resource)).is_some()
-                    && let Some(subject) = self.subjects.get_mut(name)
+                    && let Some(slot) = self.subjects.get_mut(name)
                 {
-                    let account = subject.account_mut(resource);
+                    let account = slot.change().account_mut(resource);
                     account.ends.add(second, stake.adds(*amount));
                 }
             }

@@ -27,7 +27,7 @@ use crate::outcome::Answer;
 use crate::rejection::Rejection;
 use crate::resource::Kind;
 use crate::stake::RowKey;
-use crate::subject::Profile;
+use crate::subject::{Profile, Subject};
 use crate::time::Timestamp;
 
 pub use quota::{bite, several_quotas};
@@ -50,19 +50,23 @@ impl Ledger {
     }
 
     /// Guards that all of the charge set exists or may come into being (C2.4).
-    fn guard_subjects(&self, subject: &SubjectName, also: &[SubjectName]) -> Result<(), Rejection> {
-        let named = || std::iter::once(subject).chain(also);
-        match may_be(self.bounds.auto_create, named(), |name| {
+    fn guard_subjects(
+        &self,
+        subject: &SubjectName,
+        also: &[SubjectName],
+        lineup: &[(&str, Option<&Subject>)],
+    ) -> Result<(), Rejection> {
+        let mut named = std::iter::once(subject).chain(also);
+        match may_be(self.bounds.auto_create, &mut named, |name| {
             self.subject(name).is_some()
         }) {
             Some(unknown) => Err(Rejection::SubjectUnknown(unknown.clone())),
-            None => self.guard_capacity(&charge_set(subject, also)),
+            None => self.guard_capacity(lineup),
         }
     }
 
-    fn guard_capacity(&self, names: &[&str]) -> Result<(), Rejection> {
-        let unknown = |name: &&&str| self.subject(name).is_none();
-        let coming = names.iter().filter(unknown).count();
+    fn guard_capacity(&self, lineup: &[(&str, Option<&Subject>)]) -> Result<(), Rejection> {
+        let coming = lineup.iter().filter(|(_, known)| known.is_none()).count();
         let most = self.bounds.subjects_max;
         if coming > 0 && self.subjects_count().saturating_add(coming) > most {
             return Err(Rejection::Capacity {
@@ -73,11 +77,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// The subjects of `names` that come into being now.
-    fn births(&self, now: Timestamp, names: &[&str]) -> Vec<Change> {
-        let unknown = names.iter().filter(|name| self.subject(name).is_none());
+    /// The subjects of a charge set that come into being now.
+    fn births(&self, now: Timestamp, lineup: &[(&str, Option<&Subject>)]) -> Vec<Change> {
+        let unknown = lineup.iter().filter(|(_, known)| known.is_none());
         unknown
-            .map(|name| Change::SubjectCreated {
+            .map(|(name, _)| Change::SubjectCreated {
                 name: SubjectName::of_checked(name),
                 profile: Arc::new(Profile {
                     display_name: String::new(),
@@ -92,12 +96,12 @@ impl Ledger {
     }
 
     /// Incarnations of the charge set, in canonical order; those that come into being now included.
-    fn incarnations(&self, names: &[&str]) -> Vec<u64> {
-        let incarnation = |name: &&str| {
-            self.subject(name)
-                .map_or(self.next_revision(), |subject| subject.profile.incarnation)
-        };
-        names.iter().map(incarnation).collect()
+    fn incarnations(&self, lineup: &[(&str, Option<&Subject>)]) -> Vec<u64> {
+        let incarnation = |known: &Subject| known.profile.incarnation;
+        lineup
+            .iter()
+            .map(|(_, known)| known.map_or(self.next_revision(), incarnation))
+            .collect()
     }
 
     /// Of `amounts` those of one of the kinds.

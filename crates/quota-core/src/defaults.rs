@@ -5,9 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::hash::HashMap;
 use crate::name::{ResourceKey, SubjectPattern};
 use crate::quota::{Quota, QuotaList};
+
+/// The quotas of the patterns that match; few do.
+pub type Matching<'a> = SmallVec<[&'a Arc<PatternQuotas>; 2]>;
 
 /// All default quotas.
 #[derive(Clone, Default, Debug)]
@@ -39,11 +44,10 @@ struct Collection {
 
 impl Defaults {
     /// The quotas of all patterns that match, the most specific pattern first.
-    pub fn matching(&self, subject: &str) -> Vec<&Arc<PatternQuotas>> {
-        let mut found = Vec::new();
+    pub fn matching(&self, subject: &str) -> Matching<'_> {
+        let mut found = Matching::new();
         if !self.patterns.is_empty() {
-            let parts: Vec<&str> = subject.split('/').collect();
-            self.root.walk(&parts, &mut found);
+            self.root.walk(Some(subject), &mut found);
         }
         found
     }
@@ -129,15 +133,21 @@ impl Defaults {
 
 impl Node {
     /// Depth first, literal before `*`: the order of specificity.
-    fn walk<'a>(&'a self, parts: &[&str], found: &mut Vec<&'a Arc<PatternQuotas>>) {
-        let [collection, id, rest @ ..] = parts else {
+    fn walk<'a>(&'a self, rest: Option<&str>, found: &mut Matching<'a>) {
+        let Some((collection, rest)) = rest.and_then(|rest| rest.split_once('/')) else {
             found.extend(&self.here);
             return;
         };
-        let Some(collection) = self.below.get(*collection) else {
+        let (id, rest) = match rest.split_once('/') {
+            Some((id, rest)) => (id, Some(rest)),
+            None => (rest, None),
+        };
+        let Some(collection) = self.below.get(collection) else {
             return;
         };
-        if let Some(literal) = collection.literal.get(*id) {
+        if !collection.literal.is_empty()
+            && let Some(literal) = collection.literal.get(id)
+        {
             literal.walk(rest, found);
         }
         if let Some(star) = &collection.star {

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::account::{Account, Taken};
 use crate::amount::{ACCOUNT_MAX, Limit};
-use crate::defaults::{Defaults, PatternQuotas};
+use crate::defaults::{Defaults, Matching};
 use crate::gauge::Gauge;
 use crate::name::{ResourceKey, SubjectName, SubjectPattern};
 use crate::period::Period;
@@ -29,17 +31,24 @@ pub struct InForce<'a> {
     pub pattern: Option<&'a SubjectPattern>,
 }
 
+/// Quotas in force on one account; most have one or two.
+pub type Found<'a> = SmallVec<[InForce<'a>; 2]>;
+/// The same with what they measure.
+pub type Gauges<'a> = SmallVec<[Gauge<'a>; 2]>;
+/// Of a whole charge set, with what is asked of each.
+type Read<'s, 'a> = SmallVec<[(&'s Line<'a>, Gauge<'a>, i64); 6]>;
+
 /// One subject of a charge set, as the evaluation sees it.
 pub struct Line<'a> {
     name: &'a str,
     subject: Option<&'a Subject>,
-    defaults: Vec<&'a Arc<PatternQuotas>>,
+    defaults: Matching<'a>,
     now: Timestamp,
 }
 
 /// A charge set in its canonical order, with the state to evaluate and the instant to do it at.
 pub struct Scene<'a> {
-    lines: Vec<Line<'a>>,
+    lines: SmallVec<[Line<'a>; 6]>,
     /// Name of the subject that the request names first.
     subject: &'a str,
     resources: &'a Resources,
@@ -58,12 +67,7 @@ impl<'a> Scene<'a> {
     ) -> Self {
         let lines = names
             .into_iter()
-            .map(|(name, subject)| Line {
-                name,
-                subject,
-                defaults: defaults.matching(name),
-                now,
-            })
+            .map(|(name, subject)| Line::new(name, subject, defaults, now))
             .collect();
         Self {
             lines,
@@ -103,7 +107,7 @@ impl<'a> Scene<'a> {
             delay: Duration::ZERO,
             partial: None,
         };
-        let mut gauges = Vec::new();
+        let mut gauges = Read::new();
         for (resource, requested) in amounts {
             let kind = self.kind(resource);
             let mut bounded = false;
@@ -190,7 +194,7 @@ impl<'a> Scene<'a> {
         least.sort_by_key(|(dimension, _, _)| *dimension);
         let shown = |(dimension, line, quota): (Dimension, &Line<'a>, &Quota)| EffectiveLimit {
             limit: quota.limit,
-            subject: SubjectName::of_checked(line.name),
+            subject: line.subject_name(),
             quota: quota.id.clone(),
             dimension,
         };
@@ -256,7 +260,7 @@ impl<'a> Scene<'a> {
 /// Names the limits that are nearly full after the decision, and of each resource the one with the least left,
 /// the one nearest the root where several have.
 fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict) {
-    let mut tightest: Vec<(&ResourceKey, i64, usize)> = Vec::new();
+    let mut tightest: SmallVec<[(&ResourceKey, i64, usize); 2]> = SmallVec::new();
     for (at, (line, gauge, requested)) in gauges.iter().enumerate() {
         let added = if verdict.is_denied() { 0 } else { *requested };
         let Some((limit, taken)) = gauge.level(added) else {
@@ -273,7 +277,9 @@ fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict
             }
         }
         if quota.enforcement != Enforcement::Shadow && quota.is_near(taken, limit, 0) {
-            verdict.near.push(gauge.headroom(line.name, limit, taken));
+            verdict
+                .near
+                .push(gauge.headroom(line.subject_name(), limit, taken));
         }
     }
     for (_, remaining, at) in tightest {
@@ -283,7 +289,7 @@ fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict
                 debug_assert_eq!(remaining, limit.saturating_sub(taken));
                 verdict
                     .tightest
-                    .push(gauge.headroom(line.name, limit, taken));
+                    .push(gauge.headroom(line.subject_name(), limit, taken));
             }
         }
     }
@@ -300,6 +306,20 @@ pub(crate) fn dimension(quota: &Quota, now: Timestamp) -> Dimension {
 }
 
 impl<'a> Line<'a> {
+    pub(crate) fn new(
+        name: &'a str,
+        subject: Option<&'a Subject>,
+        defaults: &'a Defaults,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            name,
+            subject,
+            defaults: defaults.matching(name),
+            now,
+        }
+    }
+
     /// The subject's name.
     pub fn name(&self) -> &'a str {
         self.name
@@ -307,7 +327,10 @@ impl<'a> Line<'a> {
 
     /// The same, to keep.
     pub fn subject_name(&self) -> SubjectName {
-        SubjectName::of_checked(self.name)
+        match self.subject {
+            Some(subject) => subject.name.clone(),
+            None => SubjectName::of_checked(self.name),
+        }
     }
 
     /// The account of a resource; none where it was never charged.
@@ -325,8 +348,8 @@ impl<'a> Line<'a> {
 
     /// Quotas in force on this subject: its own, and of the matching defaults those whose id neither it
     /// nor a more specific pattern has in force (C4.2).
-    pub fn in_force(&self, resource: &ResourceKey) -> Vec<InForce<'a>> {
-        let mut found: Vec<InForce<'a>> = Vec::new();
+    pub fn in_force(&self, resource: &ResourceKey) -> Found<'a> {
+        let mut found = Found::new();
         let fits = |quota: &Quota| quota.resource == *resource && quota.is_in_force(self.now);
         if let Some(subject) = self.subject {
             let own = subject.quotas.iter().filter(|quota| fits(quota));
@@ -349,10 +372,10 @@ impl<'a> Line<'a> {
     }
 
     /// The quotas in force with what each of them measures now.
-    pub fn gauges(&self, resource: &ResourceKey) -> Vec<Gauge<'a>> {
+    pub fn gauges(&self, resource: &ResourceKey) -> Gauges<'a> {
         let in_force = self.in_force(resource);
         if in_force.is_empty() {
-            return Vec::new();
+            return Gauges::new();
         }
         let defined = match self.counts(&in_force) {
             true => self.definitions(resource),
@@ -481,7 +504,7 @@ impl<'a> Line<'a> {
 
     fn finding(&self, resource: &ResourceKey, taken: Taken, requested: i64) -> Finding {
         Finding {
-            subject: SubjectName::of_checked(self.name),
+            subject: self.subject_name(),
             resource: resource.clone(),
             quota: None,
             pattern: None,

@@ -126,6 +126,12 @@ impl Charged {
         }
     }
 
+    /// Whether it changed accounts of a resource.
+    pub(crate) fn changes(&self, resource: &ResourceKey) -> bool {
+        let mut changed = self.used.iter().chain(&self.held);
+        changed.any(|(key, _)| key == resource)
+    }
+
     /// Notes what the verdict found without refusing.
     pub(crate) fn noting(mut self, verdict: &Verdict) -> Self {
         let facts = verdict.exceeded.iter().chain(&verdict.warnings);

@@ -198,10 +198,10 @@ impl<'a> Gauge<'a> {
     }
 
     /// How full it is, to be told.
-    pub(crate) fn headroom(&self, subject: &str, limit: i64, taken: i64) -> Headroom {
+    pub(crate) fn headroom(&self, subject: SubjectName, limit: i64, taken: i64) -> Headroom {
         let quota = self.quota();
         Headroom {
-            subject: SubjectName::of_checked(subject),
+            subject,
             resource: quota.resource.clone(),
             quota: quota.id.clone(),
             pattern: self.in_force.pattern.cloned(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::allocation::{Allocation, AllocationKey};
-use crate::charge::charge_set;
+use crate::charge::{CHARGE_SET_MAX, charge_set};
 use crate::command::{Action, Command, Provenance};
 use crate::decide::Step;
 use crate::defaults::Defaults;
@@ -22,6 +22,7 @@ use crate::resource::Resources;
 use crate::stake::RowKey;
 use crate::subject::{Profile, Subject};
 use crate::time::Timestamp;
+use crate::touched::{Slot, Touched};
 
 /// Which subjects come into being with their first charge (C2.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,8 +66,6 @@ pub struct Decided {
     pub events: Vec<Event>,
 }
 
-/// Most touched records whose room is kept for the next batch.
-const TOUCHED_KEPT: usize = 16_384;
 /// About how many bytes the events and images of one command may take; one that would take more is rejected.
 pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
@@ -89,7 +88,7 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Ledger {
     pub(crate) bounds: Bounds,
-    pub(crate) subjects: Named<SubjectName, Subject>,
+    pub(crate) subjects: Named<SubjectName, Slot>,
     pub(crate) defaults: Arc<Defaults>,
     pub(crate) resources: Arc<Resources>,
     pub(crate) allocations: Named<AllocationKey, Arc<Allocation>>,
@@ -109,10 +108,8 @@ pub struct Ledger {
     pub(crate) quotas_on: HashMap<ResourceKey, usize>,
     pub(crate) memory: Memory,
     pub(crate) revision: u64,
-    /// Records that changed since the last [`Self::take_images`], and whether they are new.
-    pub(crate) touched: HashMap<RecordKey, bool>,
-    /// About how many bytes their images take.
-    pub(crate) touched_bytes: usize,
+    /// What changed since the last [`Self::take_images`].
+    pub(crate) touched: Touched,
 }
 
 impl Ledger {
@@ -129,8 +126,8 @@ impl Ledger {
         });
         let mut ledger = Self::bare(bounds);
         ledger.add_subject(Subject::new(system.clone(), profile));
-        ledger.touched.insert(RecordKey::Subject(system), true);
-        ledger.touched.insert(RecordKey::Meta, true);
+        ledger.touch_subject(system.as_str(), true);
+        ledger.touched.record(RecordKey::Meta, true, 0);
         ledger
     }
 
@@ -161,8 +158,8 @@ impl Ledger {
                     }
                     match target {
                         Target::Subject(name) => match ledger.subjects.get_mut(name.as_str()) {
-                            Some(subject) => {
-                                subject.quotas = quotas;
+                            Some(slot) => {
+                                slot.change().quotas = quotas;
                                 ledger.expect_looks(&name, None, Timestamp::MIN);
                             }
                             None => return Err(misfit("its subject is missing")),
@@ -216,8 +213,7 @@ impl Ledger {
             quotas_on: HashMap::default(),
             memory: Memory::new(bounds.memory, Floor::default()),
             revision: 0,
-            touched: HashMap::default(),
-            touched_bytes: 0,
+            touched: Touched::default(),
         }
     }
 
@@ -295,7 +291,7 @@ impl Ledger {
             Err(rejection) => return rejected(rejection),
         };
         let mut decided = self.answered(now, command, step);
-        if self.weight_of(&decided.events) > COMMAND_BYTES_MAX {
+        if self.is_too_large(&decided.events) {
             let text = format!(
                 "touches records of more than {COMMAND_BYTES_MAX} bytes; ask for less at once"
             );
@@ -358,22 +354,29 @@ impl Ledger {
         }
     }
 
-    /// About how many bytes the events, and the images of what they touch, take.
-    fn weight_of(&self, events: &[Event]) -> usize {
-        let mut names: Vec<&str> = Vec::new();
-        let mut bytes: usize = 0;
-        for event in events {
-            bytes = bytes.saturating_add(event.weight());
-            if let Change::Charged(charged) = &event.change {
-                names.extend(charge_set(&charged.subject, &charged.also));
-            }
+    /// Whether the events, and the images of what they touch, take too many bytes.
+    fn is_too_large(&self, events: &[Event]) -> bool {
+        let bytes = events.iter().map(Event::weight);
+        let bytes = bytes.fold(0, usize::saturating_add);
+        let charges = events.iter().filter_map(|event| match &event.change {
+            Change::Charged(charged) => Some(charged),
+            _ => None,
+        });
+        let at_most = charges
+            .clone()
+            .count()
+            .saturating_mul(CHARGE_SET_MAX)
+            .saturating_mul(self.touched.heaviest());
+        if bytes.saturating_add(at_most) <= COMMAND_BYTES_MAX {
+            return false;
         }
+        let sets = charges.flat_map(|charged| charge_set(&charged.subject, &charged.also));
+        let mut names: Vec<&str> = sets.collect();
         names.sort_unstable();
         names.dedup();
-        let subjects = names.into_iter().filter_map(|name| self.subjects.get(name));
-        subjects
-            .map(Subject::weight)
-            .fold(bytes, usize::saturating_add)
+        let slots = names.into_iter().filter_map(|name| self.subjects.get(name));
+        let images = slots.map(|slot| slot.subject.weight());
+        images.fold(bytes, usize::saturating_add) > COMMAND_BYTES_MAX
     }
 
     /// What happens when a server is started with a wall clock that was in doubt; pure, like
@@ -432,12 +435,11 @@ impl Ledger {
 
     /// The new values of all records that changed since the last call, each once, in the order of their keys.
     pub fn take_images(&mut self) -> Vec<Image> {
-        self.touched_bytes = 0;
-        let mut touched: Vec<(RecordKey, bool)> = self.touched.drain().collect();
-        if self.touched.capacity() > TOUCHED_KEPT {
-            self.touched = HashMap::default();
-        }
-        touched.sort_unstable();
+        let touched = self.touched.take(|name| {
+            if let Some(slot) = self.subjects.get_mut(name.as_str()) {
+                slot.settle();
+            }
+        });
         touched
             .into_iter()
             .filter_map(|(key, fresh)| {
@@ -450,7 +452,7 @@ impl Ledger {
 
     /// About how many bytes the images take that [`Self::take_images`] would answer.
     pub fn images_weight(&self) -> usize {
-        self.touched_bytes
+        self.touched.bytes()
     }
 
     /// The record of that key as it is now.
@@ -464,12 +466,15 @@ impl Ledger {
                 .resources
                 .get(key.as_str())
                 .map(|resource| Record::Resource(resource.clone())),
-            RecordKey::Subject(name) => self.subjects.get(name.as_str()).map(record::of_subject),
+            RecordKey::Subject(name) => {
+                let slot = self.subjects.get(name.as_str());
+                slot.map(|slot| record::of_subject(&slot.subject))
+            }
             RecordKey::Quotas(Target::Subject(name)) => self
                 .subjects
                 .get(name.as_str())
-                .filter(|subject| !subject.quotas.is_empty())
-                .map(|subject| Record::Quotas(subject.quotas.clone())),
+                .filter(|slot| !slot.subject.quotas.is_empty())
+                .map(|slot| Record::Quotas(slot.subject.quotas.clone())),
             RecordKey::Quotas(Target::Pattern(pattern)) => self
                 .defaults
                 .get(pattern)

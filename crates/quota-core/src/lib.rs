@@ -54,6 +54,7 @@ mod stake;
 pub mod subject;
 pub mod tally;
 pub mod time;
+mod touched;
 pub mod verdict;
 
 pub use ledger::{Bounds, Ledger};

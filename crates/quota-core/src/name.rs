@@ -122,7 +122,7 @@ impl SubjectName {
     }
 
     /// Adds the same from `system` down to `names`, in one pass.
-    pub(crate) fn root_to_self<'a>(&'a self, names: &mut Vec<&'a str>) {
+    pub(crate) fn root_to_self<'a>(&'a self, names: &mut crate::charge::Names<'a>) {
         if !self.is_system() {
             names.push(SYSTEM);
         }

@@ -10,13 +10,13 @@ use crate::hash::HashMap;
 use crate::name::below;
 
 /// A map with names as keys.
-#[derive(Debug)]
-pub(crate) struct Named<K, V> {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Named<K: Eq + Hash, V> {
     found: HashMap<K, V>,
     order: BTreeSet<K>,
 }
 
-impl<K, V> Default for Named<K, V> {
+impl<K: Eq + Hash, V> Default for Named<K, V> {
     fn default() -> Self {
         Self {
             found: HashMap::default(),

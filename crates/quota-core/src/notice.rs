@@ -9,14 +9,13 @@
 use std::sync::Arc;
 
 use crate::Ledger;
-use crate::charge::charge_set;
 use crate::command::Provenance;
+use crate::evaluate::Line;
 use crate::event::{Change, Event};
 use crate::gauge::Gauge;
-use crate::hash::HashMap;
 use crate::name::{Id, OperationId, ResourceKey, SubjectName, SubjectPattern};
 use crate::period::Window;
-use crate::quota::{Enforcement, Quota, Target};
+use crate::quota::{Enforcement, Quota};
 use crate::time::Timestamp;
 use crate::verdict::Finding;
 
@@ -105,100 +104,43 @@ pub struct UsageNow {
 /// Who caused a notice: the last that did.
 pub type Cause = (Option<OperationId>, Arc<Provenance>);
 
-/// The accounts that events changed, in the order of their names and resources.
-pub struct Changed<'a>(Vec<ChangedAccount<'a>>);
-
-/// An account that was changed.
-pub struct ChangedAccount<'a> {
+/// An account that changed since the last images were taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'a> {
     /// The subject.
     pub name: &'a str,
     /// The resource.
     pub resource: &'a ResourceKey,
-    /// Whether usage was changed, and not only a quota.
+    /// Whether usage changed, and not only a quota.
     pub usage: bool,
-    /// The last event that changed it.
-    pub event: &'a Event,
-}
-
-impl<'a> Changed<'a> {
-    /// What these events changed.
-    pub fn by(events: &'a [Event]) -> Self {
-        let mut places: HashMap<(&str, &ResourceKey), usize> = HashMap::default();
-        places.reserve(events.len());
-        let mut changed = Self(Vec::with_capacity(events.len().saturating_mul(2)));
-        for event in events {
-            let mut add =
-                |name, resource, usage| changed.add(&mut places, name, resource, usage, event);
-            match &event.change {
-                Change::Charged(charged) => {
-                    for name in charge_set(&charged.subject, &charged.also) {
-                        for (resource, _) in charged.used.iter().chain(&charged.held) {
-                            add(name, resource, true);
-                        }
-                    }
-                }
-                Change::QuotaSet {
-                    target: Target::Subject(name),
-                    quota,
-                    ..
-                } => add(name.as_str(), &quota.resource, false),
-                Change::QuotaDeleted {
-                    target: Target::Subject(name),
-                    resource,
-                    ..
-                } => add(name.as_str(), resource, false),
-                Change::UsageReset(reset) => add(reset.subject.as_str(), &reset.resource, true),
-                Change::UsageCorrected(correct) => {
-                    for name in charge_set(&correct.subject, &correct.also) {
-                        for (resource, _) in &correct.amounts {
-                            add(name, resource, true);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let order = |account: &ChangedAccount<'a>| (account.name, account.resource);
-        changed
-            .0
-            .sort_unstable_by(|one, other| order(one).cmp(&order(other)));
-        changed
-    }
-
-    fn add(
-        &mut self,
-        places: &mut HashMap<(&'a str, &'a ResourceKey), usize>,
-        name: &'a str,
-        resource: &'a ResourceKey,
-        usage: bool,
-        event: &'a Event,
-    ) {
-        let next = self.0.len();
-        let place = *places.entry((name, resource)).or_insert(next);
-        match self.0.get_mut(place) {
-            Some(account) => {
-                account.usage |= usage;
-                account.event = event;
-            }
-            None => self.0.push(ChangedAccount {
-                name,
-                resource,
-                usage,
-                event,
-            }),
-        }
-    }
-
-    /// The accounts.
-    pub fn accounts(&self) -> &[ChangedAccount<'a>] {
-        &self.0
-    }
+    /// The last event that changed it, as its place among those that were absorbed since.
+    pub event: usize,
 }
 
 impl Ledger {
-    /// What else there is to tell after these events, which are absorbed; pure. The answer is to be absorbed in
-    /// its turn.
-    pub fn announce(&self, now: Timestamp, events: &[Event], changed: &Changed<'_>) -> Vec<Event> {
+    /// The accounts that changed since the last images were taken, in the order of their names and resources.
+    pub fn changed(&self) -> Vec<Changed<'_>> {
+        let accounts = self.touched.accounts().map(|(name, account)| Changed {
+            name,
+            resource: &account.resource,
+            usage: account.usage,
+            event: account.event as usize,
+        });
+        let mut accounts: Vec<Changed<'_>> = accounts.collect();
+        accounts.sort_unstable_by(|one, other| {
+            (one.name, one.resource).cmp(&(other.name, other.resource))
+        });
+        accounts
+    }
+
+    /// What else there is to tell after these events, all that were absorbed since the last images were taken;
+    /// pure. The answer is to be absorbed in its turn.
+    pub fn announce(
+        &self,
+        now: Timestamp,
+        events: &[Event],
+        changed: &[Changed<'_>],
+    ) -> Vec<Event> {
         let mut told: Vec<Event> = Vec::new();
         for event in events {
             if let Change::Charged(charged) = &event.change {
@@ -214,11 +156,12 @@ impl Ledger {
                 }));
             }
         }
-        for account in changed.accounts() {
-            let event = account.event;
+        for account in changed {
             let crossings = self.crossings(now, account.name, account.resource);
             let crossed = crossings.into_iter().map(|crossing| {
-                let cause: Cause = (event.operation.clone(), event.provenance.clone());
+                let event = events.get(account.event);
+                let cause = event.map(|event| (event.operation.clone(), event.provenance.clone()));
+                let cause: Cause = cause.unwrap_or_default();
                 self.notice(now, cause, Change::Crossed(Box::new(crossing)))
             });
             told.extend(crossed);
@@ -264,56 +207,7 @@ impl Ledger {
 
     /// Where an account stands differently from what was last told.
     fn crossings(&self, now: Timestamp, name: &str, resource: &ResourceKey) -> Vec<Crossing> {
-        let mut crossings = Vec::new();
-        let names = [name];
-        let scene = self.scene(name, &names, now);
-        let Some(line) = scene.lines().first() else {
-            return crossings;
-        };
-        let Some(account) = line.account(resource) else {
-            return crossings;
-        };
-        let gauges = line.gauges(resource);
-        let told = |id: &Id| {
-            let mut standings = account.standings.iter();
-            standings.find(|(have, _)| have == id).map(|(_, s)| *s)
-        };
-        let base = |quota: &Id, from, to| Crossing {
-            subject: line.subject_name(),
-            resource: resource.clone(),
-            quota: quota.clone(),
-            pattern: None,
-            from,
-            to,
-            limit: None,
-            used: line.taken(resource).used,
-            held: line.taken(resource).held,
-            window: None,
-        };
-        for gauge in &gauges {
-            let id = &gauge.quota().id;
-            let before = told(id);
-            let from = before.map_or(Level::Below, |standing| standing.level);
-            let to = level(gauge, from);
-            let until = ends(gauge.window, Some(gauge.quota()));
-            let again = to != Level::Below && before.and_then(|told| told.until) != until;
-            if from != to || again {
-                crossings.push(Crossing {
-                    pattern: gauge.pattern().cloned(),
-                    limit: gauge.quota().limit.value(),
-                    used: gauge.taken.used,
-                    held: gauge.taken.held,
-                    window: gauge.window.filter(|window| window.end.is_some()),
-                    ..base(id, from, to)
-                });
-            }
-        }
-        for (id, standing) in &account.standings {
-            if !gauges.iter().any(|gauge| gauge.quota().id == *id) {
-                crossings.push(base(id, standing.level, Level::Below));
-            }
-        }
-        crossings
+        self.line(name, now, |line| crossings(line, resource))
     }
 
     /// Remembers what was told.
@@ -321,15 +215,15 @@ impl Ledger {
         let (name, resource) = (&crossing.subject, &crossing.resource);
         let until = ends(crossing.window, self.crossed(crossing));
         self.forget_looks(name, Some(resource));
-        if let Some(subject) = self.subjects.get_mut(name.as_str()) {
-            let account = subject.account_mut(resource);
+        if let Some(slot) = self.subjects.get_mut(name.as_str()) {
+            let account = slot.change().account_mut(resource);
             account.standings.retain(|(id, _)| *id != crossing.quota);
             if crossing.to != Level::Below {
                 let level = crossing.to;
                 let standing = Standing { level, until };
                 account.standings.push((crossing.quota.clone(), standing));
             }
-            self.touch_subject(name.as_str());
+            self.touch_subject(name.as_str(), false);
         }
         self.expect_looks(name, Some(resource), at);
     }
@@ -338,7 +232,7 @@ impl Ledger {
     fn crossed(&self, crossing: &Crossing) -> Option<&Quota> {
         let quotas = match &crossing.pattern {
             Some(pattern) => &self.defaults.get(pattern)?.quotas,
-            None => &self.subjects.get(crossing.subject.as_str())?.quotas,
+            None => &self.subjects.get(crossing.subject.as_str())?.subject.quotas,
         };
         let quota = quotas.find(&crossing.resource, &crossing.quota)?;
         Some(quota)
@@ -368,9 +262,10 @@ impl Ledger {
         name: &SubjectName,
         only: Option<&ResourceKey>,
     ) -> Vec<(Timestamp, SubjectName, ResourceKey)> {
-        let Some(subject) = self.subjects.get(name.as_str()) else {
+        let Some(slot) = self.subjects.get(name.as_str()) else {
             return Vec::new();
         };
+        let subject = &slot.subject;
         let standings = subject.accounts().iter().flat_map(|(resource, account)| {
             let told = account.standings.iter();
             told.filter_map(move |(_, told)| Some((told.until?, resource)))
@@ -384,6 +279,55 @@ impl Ledger {
             .map(|(at, resource)| (at, name.clone(), resource.clone()))
             .collect()
     }
+}
+
+/// Where an account stands differently from what was last told.
+fn crossings(line: &Line<'_>, resource: &ResourceKey) -> Vec<Crossing> {
+    let mut crossings = Vec::new();
+    let Some(account) = line.account(resource) else {
+        return crossings;
+    };
+    let gauges = line.gauges(resource);
+    let told = |id: &Id| {
+        let mut standings = account.standings.iter();
+        standings.find(|(have, _)| have == id).map(|(_, s)| *s)
+    };
+    let base = |quota: &Id, from, to| Crossing {
+        subject: line.subject_name(),
+        resource: resource.clone(),
+        quota: quota.clone(),
+        pattern: None,
+        from,
+        to,
+        limit: None,
+        used: line.taken(resource).used,
+        held: line.taken(resource).held,
+        window: None,
+    };
+    for gauge in &gauges {
+        let id = &gauge.quota().id;
+        let before = told(id);
+        let from = before.map_or(Level::Below, |standing| standing.level);
+        let to = level(gauge, from);
+        let until = ends(gauge.window, Some(gauge.quota()));
+        let again = to != Level::Below && before.and_then(|told| told.until) != until;
+        if from != to || again {
+            crossings.push(Crossing {
+                pattern: gauge.pattern().cloned(),
+                limit: gauge.quota().limit.value(),
+                used: gauge.taken.used,
+                held: gauge.taken.held,
+                window: gauge.window.filter(|window| window.end.is_some()),
+                ..base(id, from, to)
+            });
+        }
+    }
+    for (id, standing) in &account.standings {
+        if !gauges.iter().any(|gauge| gauge.quota().id == *id) {
+            crossings.push(base(id, standing.level, Level::Below));
+        }
+    }
+    crossings
 }
 
 /// When an account stops standing against a quota as it does, by itself.

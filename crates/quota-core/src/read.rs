@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::allocation::Allocation;
+use crate::charge::{Lineup, charge_set};
 use crate::defaults::Defaults;
-use crate::evaluate::Scene;
+use crate::evaluate::{Line, Scene};
 use crate::hold::Hold;
 use crate::ledger::{Bounds, Sizes};
 use crate::name::SubjectName;
@@ -18,8 +19,13 @@ use crate::time::Timestamp;
 impl Ledger {
     /// A subject, unless it was deleted.
     pub fn subject(&self, name: &str) -> Option<&Subject> {
-        let subject = self.subjects.get(name)?;
-        (!is_dead(&self.dying, subject)).then_some(subject)
+        self.shared_subject(name).map(|subject| &**subject)
+    }
+
+    /// The same, to be shared.
+    pub fn shared_subject(&self, name: &str) -> Option<&Arc<Subject>> {
+        let slot = self.subjects.get(name)?;
+        (!is_dead(&self.dying, &slot.subject)).then_some(&slot.subject)
     }
 
     /// Number of subjects, those included that are deleted and not swept yet.
@@ -39,7 +45,7 @@ impl Ledger {
         after: &str,
     ) -> impl Iterator<Item = &'a SubjectName> {
         let living = |name: &&SubjectName| self.subject(name.as_str()).is_some();
-        let own = self.subjects.get(prefix).map(|subject| &subject.name);
+        let own = self.subjects.get(prefix).map(|slot| &slot.subject.name);
         let own =
             own.filter(|name| !name.is_system() && (after.is_empty() || after < name.as_str()));
         let below = self.subjects.below(prefix, after).map(|(name, _)| name);
@@ -57,9 +63,10 @@ impl Ledger {
     }
 
     /// All subjects, in no order.
-    pub fn subjects(&self) -> impl Iterator<Item = &Subject> {
+    pub fn subjects(&self) -> impl Iterator<Item = &Arc<Subject>> {
         self.subjects
             .things()
+            .map(|slot| &slot.subject)
             .filter(|subject| !is_dead(&self.dying, subject))
     }
 
@@ -118,6 +125,46 @@ impl Ledger {
     pub fn scene<'a>(&'a self, subject: &'a str, names: &[&'a str], now: Timestamp) -> Scene<'a> {
         let lines = names.iter().map(|name| (*name, self.subject(name)));
         Scene::new(subject, lines, &self.defaults, &self.resources, now)
+    }
+
+    /// The charge set of a request, each name looked up once.
+    pub(crate) fn lineup<'a>(
+        &'a self,
+        subject: &'a SubjectName,
+        also: &'a [SubjectName],
+    ) -> Lineup<'a> {
+        let names = charge_set(subject, also);
+        names
+            .into_iter()
+            .map(|name| (name, self.subject(name)))
+            .collect()
+    }
+
+    /// The same state as [`Self::scene`], of a charge set that was looked up.
+    pub(crate) fn scene_of<'a>(
+        &'a self,
+        subject: &'a SubjectName,
+        lineup: &[(&'a str, Option<&'a Subject>)],
+        now: Timestamp,
+    ) -> Scene<'a> {
+        let lines = lineup.iter().copied();
+        Scene::new(
+            subject.as_str(),
+            lines,
+            &self.defaults,
+            &self.resources,
+            now,
+        )
+    }
+
+    /// What an evaluation sees of one subject at `now`.
+    pub(crate) fn line<T>(
+        &self,
+        name: &str,
+        now: Timestamp,
+        look: impl FnOnce(&Line<'_>) -> T,
+    ) -> T {
+        look(&Line::new(name, self.subject(name), &self.defaults, now))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Resources: what is limited, and how it is counted (C3).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::name::ResourceKey;
+use crate::name::{ResourceKey, SYSTEM};
+use crate::named::Named;
 
 /// Most resources: every subject may have an account of each.
 pub const RESOURCES_MAX: usize = 1_000;
@@ -73,17 +73,15 @@ pub struct Resource {
 
 /// All resources, by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resources(BTreeMap<ResourceKey, Arc<Resource>>);
+pub struct Resources(Named<ResourceKey, Arc<Resource>>);
 
 impl Default for Resources {
     fn default() -> Self {
-        Self(
-            BUILT_IN
-                .iter()
-                .map(built_in)
-                .map(|resource| (resource.key.clone(), Arc::new(resource)))
-                .collect(),
-        )
+        let mut resources = Self(Named::default());
+        for row in BUILT_IN {
+            resources.put(Arc::new(built_in(row)));
+        }
+        resources
     }
 }
 
@@ -106,15 +104,13 @@ impl Resources {
 
     /// All of them, by key.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.0.values()
+        self.after("")
     }
 
     /// Those after `key`, by key.
     pub fn after(&self, key: &str) -> impl Iterator<Item = &Arc<Resource>> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.0
-            .range::<str, _>((Excluded(key), Unbounded))
-            .map(|(_, resource)| resource)
+        let all = self.0.below(SYSTEM, key);
+        all.map(|(_, resource)| resource)
     }
 
     pub(crate) fn put(&mut self, resource: Arc<Resource>) {

@@ -120,8 +120,8 @@ impl Tally {
     }
 
     /// Notes whose usage changed.
-    pub fn stirred(&mut self, now: Timestamp, changed: &Changed<'_>) {
-        for account in changed.accounts() {
+    pub fn stirred(&mut self, now: Timestamp, changed: &[Changed<'_>]) {
+        for account in changed {
             if account.usage {
                 self.stir(now, account.name, account.resource);
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quota_core::charge::charge_set;
 use quota_core::event::{Change, Event};
-use quota_core::notice::{Changed, HYSTERESIS_PERCENT, Level};
+use quota_core::notice::{HYSTERESIS_PERCENT, Level};
 use quota_core::quota::{Enforcement, Measure, Target};
 use quota_core::record::Records;
 use quota_core::tally::{REFUSALS_MAX, Tally};
@@ -170,8 +170,11 @@ fn absorb(ledger: &mut Ledger, events: &[Event]) {
     events.iter().for_each(|event| ledger.absorb(event));
 }
 
-fn announced(world: &BareLedger, events: &[Event]) -> Vec<Event> {
-    let changed = Changed::by(events);
+/// Lets events happen, and answers what is told of them.
+fn happened(world: &mut BareLedger, events: &[Event]) -> Vec<Event> {
+    world.ledger.take_images();
+    absorb(&mut world.ledger, events);
+    let changed = world.ledger.changed();
     world.ledger.announce(world.now, events, &changed)
 }
 
@@ -187,8 +190,7 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
         return;
     };
     let decided = world.ledger.decide(world.now, &command);
-    absorb(&mut world.ledger, &decided.events);
-    let notices = announced(world, &decided.events);
+    let notices = happened(world, &decided.events);
     absorb(&mut world.ledger, &notices);
     for event in &decided.events {
         if let Change::SubjectDeleted { name } = &event.change {
@@ -198,7 +200,8 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     told.hear(&notices);
     told.check(world, &decided.events);
     // Nothing more is to tell of the same: what was told is remembered.
-    let again = announced(world, &decided.events);
+    let changed = world.ledger.changed();
+    let again = world.ledger.announce(world.now, &decided.events, &changed);
     let again = again
         .iter()
         .filter(|event| matches!(event.change, Change::Crossed(_)));
@@ -231,8 +234,7 @@ fn crossings_follow_the_law_over_random_lives() {
                     auditor.advance(by);
                     world.advance(by);
                     let closed = world.ledger.close_due(world.now, usize::MAX);
-                    absorb(&mut world.ledger, &closed);
-                    let mut notices = announced(&world, &closed);
+                    let mut notices = happened(&mut world, &closed);
                     absorb(&mut world.ledger, &notices);
                     told.hear(&notices);
                     notices = world.ledger.announce_due(world.now, usize::MAX);
@@ -293,8 +295,8 @@ fn asked(world: &mut BareLedger, tally: &mut Tally, number: u64, line: &str) {
     let decided = world.ledger.decide(world.now, &command);
     let reply = decided.reply.unwrap();
     tally.refused(world.now, &command, &reply.outcome.answer);
-    absorb(&mut world.ledger, &decided.events);
-    tally.stirred(world.now, &Changed::by(&decided.events));
+    happened(world, &decided.events);
+    tally.stirred(world.now, &world.ledger.changed());
 }
 
 fn refusals(events: &[Event]) -> Vec<(String, u64)> {

@@ -116,7 +116,7 @@ impl Ledger {
     fn without(&self, hold: &Hold, names: &[&str]) -> Self {
         let mut fork = self.fork();
         self.copy_subjects(names, &mut fork);
-        fork.stake(&Stake::of_hold(hold), -1);
+        fork.stake(&Stake::of_hold(hold), -1, None);
         fork
     }
 

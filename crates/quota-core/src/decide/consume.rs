@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::allocation::{Allocation, AllocationKey};
-use crate::charge::charge_set;
 use crate::command::{Consume, Provenance};
 use crate::decide::uses::Use;
 use crate::decide::{Step, sum};
@@ -43,14 +42,14 @@ impl Ledger {
         };
         self.guard_use(&consume.amounts, purpose)?;
         guard_best_effort(consume)?;
-        self.guard_subjects(&consume.subject, &consume.also)?;
+        let lineup = self.lineup(&consume.subject, &consume.also);
+        self.guard_subjects(&consume.subject, &consume.also, &lineup)?;
         let live = self.live_allocation(key.as_str(), now);
         if live.is_some() && consume.allocation.is_some() {
             return Err(Rejection::Exists(format!("allocation {}", key.as_str())));
         }
-        let names = charge_set(&consume.subject, &consume.also);
         let verdict = self
-            .scene(consume.subject.as_str(), &names, now)
+            .scene_of(&consume.subject, &lineup, now)
             .evaluate(&consume.amounts, consume.mode);
         if verdict.is_denied() {
             return Ok(Step {
@@ -71,7 +70,7 @@ impl Ledger {
                     key,
                     subject: consume.subject.clone(),
                     also: consume.also.clone(),
-                    incarnations: self.incarnations(&names),
+                    incarnations: self.incarnations(&lineup),
                     id: consume.allocation.clone(),
                     amounts: sum(&[], &kept),
                     generation: self.next_revision(),
@@ -88,7 +87,7 @@ impl Ledger {
             Mode::Strict | Mode::BestEffort { .. } => Cause::Consume,
             Mode::Record => Cause::Record,
         };
-        let mut changes = self.births(now, &names);
+        let mut changes = self.births(now, &lineup);
         if let Some(row) = &allocation {
             changes.extend(self.closed_first(now, RowKey::Allocation(row.key.clone())));
         }

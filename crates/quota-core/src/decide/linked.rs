@@ -14,6 +14,7 @@ use crate::outcome::{Answer, QuotaAnswer};
 use crate::quota::Target;
 use crate::rejection::{Rejection, Violation};
 use crate::time::Timestamp;
+use crate::touched::Slot;
 
 impl Ledger {
     pub(crate) fn linked(
@@ -132,10 +133,11 @@ impl Ledger {
 
     pub(super) fn copy_subjects(&self, names: &[&str], fork: &mut Self) {
         for name in names {
-            if let Some(subject) = self.subject(name)
+            if let Some(subject) = self.shared_subject(name)
                 && fork.subject(name).is_none()
             {
-                fork.subjects.insert(subject.name.clone(), subject.clone());
+                let slot = Slot::new(subject.clone());
+                fork.subjects.insert(subject.name.clone(), slot);
                 fork.elsewhere = fork.elsewhere.saturating_sub(1);
             }
         }

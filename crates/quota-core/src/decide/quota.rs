@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::amount::Limit;
+use crate::charge::charge_set;
 use crate::command::{DeleteQuota, Existence, SetQuota};
 use crate::decide::Step;
 use crate::decide::resource::{guard_etag, guard_existence};
@@ -72,13 +73,13 @@ impl Ledger {
 
         let (warnings, mut changes) = match &set.target {
             Target::Subject(name) => {
-                let mut names: Vec<&str> = name.lineage().collect();
-                names.reverse();
-                self.guard_capacity(&names)?;
+                let lineup = self.lineup(name, &[]);
+                self.guard_capacity(&lineup)?;
+                let names = charge_set(name, &[]);
                 let above = names.split_last().map_or(&[][..], |(_, above)| above);
                 (
                     self.above_parent(now, above, &quota),
-                    self.births(now, &names),
+                    self.births(now, &lineup),
                 )
             }
             Target::Pattern(pattern) => {
@@ -146,11 +147,7 @@ impl Ledger {
         }
         let defined = match &set.target {
             Target::Subject(name) => {
-                let name = name.as_str();
-                let scene = self.scene(name, &[name], now);
-                let line = scene.lines().first();
-                line.map(|line| line.definitions(&set.resource))
-                    .unwrap_or_default()
+                self.line(name.as_str(), now, |line| line.definitions(&set.resource))
             }
             Target::Pattern(pattern) => {
                 let own = self.defaults.get(pattern);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::Ledger;
 use crate::allocation::AllocationKey;
-use crate::charge::charge_set;
 use crate::command::{HoldName, Provenance, Reserve};
 use crate::decide::renew::guard_live;
 use crate::decide::uses::Use;
@@ -37,7 +36,8 @@ impl Ledger {
         let key = HoldKey::new(&reserve.subject, &id);
         let allocation = reserve.allocation.clone().unwrap_or_else(|| id.clone());
         self.guard_use(&reserve.amounts, Use::Reserve)?;
-        self.guard_subjects(&reserve.subject, &reserve.also)?;
+        let lineup = self.lineup(&reserve.subject, &reserve.also);
+        self.guard_subjects(&reserve.subject, &reserve.also, &lineup)?;
         if self
             .hold(key.as_str())
             .is_some_and(|hold| hold.end(now).is_none())
@@ -45,9 +45,8 @@ impl Ledger {
             return Err(Rejection::Exists(format!("hold {}", key.as_str())));
         }
         self.guard_free(&reserve.subject, &allocation, now)?;
-        let names = charge_set(&reserve.subject, &reserve.also);
         let verdict = self
-            .scene(reserve.subject.as_str(), &names, now)
+            .scene_of(&reserve.subject, &lineup, now)
             .evaluate(&reserve.amounts, Mode::Strict);
         if verdict.is_denied() {
             return Ok(Step {
@@ -63,7 +62,7 @@ impl Ledger {
             key,
             subject: reserve.subject.clone(),
             also: reserve.also.clone(),
-            incarnations: self.incarnations(&names),
+            incarnations: self.incarnations(&lineup),
             id,
             allocation,
             amounts: sum(&[], &self.of_kind(&reserve.amounts, &HELD)),
@@ -80,7 +79,7 @@ impl Ledger {
             ended: None,
             late: false,
         });
-        let mut changes = self.births(now, &names);
+        let mut changes = self.births(now, &lineup);
         changes.extend(self.closed_first(now, RowKey::Hold(hold.key.clone())));
         changes.push(Change::Charged(Box::new(Charged {
             used: self.of_kind(&hold.spent, &[Kind::Rate]),

@@ -23,9 +23,8 @@ impl Ledger {
         }
         guard_existence(live.is_some(), set.existence, what)?;
         guard_etag(live.map(|live| live.profile.version), &set.etag, what)?;
-        let mut names: Vec<&str> = set.name.lineage().collect();
-        names.reverse();
-        self.guard_capacity(&names)?;
+        let lineup = self.lineup(&set.name, &[]);
+        self.guard_capacity(&lineup)?;
 
         let profile = Arc::new(Profile {
             display_name: set.display_name.clone(),
@@ -37,10 +36,8 @@ impl Ledger {
         });
         let name = set.name.clone();
         let answer = Answer::Subject(Box::new(Subject::new(name.clone(), profile.clone())));
-        let mut changes = self.births(
-            now,
-            names.get(..names.len().saturating_sub(1)).unwrap_or(&[]),
-        );
+        let above = lineup.split_last().map_or(&[][..], |(_, above)| above);
+        let mut changes = self.births(now, above);
         changes.push(match live {
             Some(_) => Change::SubjectChanged { name, profile },
             None => Change::SubjectCreated { name, profile },

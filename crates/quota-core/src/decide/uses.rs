@@ -36,10 +36,10 @@ pub fn check_use(resources: &Resources, amounts: &Amounts, purpose: Use) -> Vec<
     let mut kept = false;
     let mut ending = None;
     for (at, (key, _)) in amounts.iter().enumerate() {
-        let field = format!("amounts[{at}].resource");
+        let field = || format!("amounts[{at}].resource");
         let Some(resource) = resources.get(key.as_str()) else {
             let text = format!("{key} is not a resource; `ListResources` names them");
-            violations.push(Violation::new(field, text));
+            violations.push(Violation::new(field(), text));
             continue;
         };
         kept |= matches!(resource.kind, Kind::Allocation | Kind::Concurrency);
@@ -49,7 +49,7 @@ pub fn check_use(resources: &Resources, amounts: &Amounts, purpose: Use) -> Vec<
         if let Some(instead) = instead(resource.kind, purpose) {
             let kind = resource.kind.name();
             violations.push(Violation::new(
-                field,
+                field(),
                 format!("{key} is of kind {kind}; {instead}"),
             ));
         }

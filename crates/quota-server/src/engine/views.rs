@@ -57,7 +57,7 @@ impl Views {
         };
         let subjects = views.subjects.pin();
         for subject in ledger.subjects() {
-            subjects.insert(subject.name.clone(), Arc::new(subject.clone()));
+            subjects.insert(subject.name.clone(), subject.clone());
         }
         drop(subjects);
         views
@@ -70,9 +70,9 @@ impl Views {
         for image in images {
             match &image.key {
                 RecordKey::Subject(name) | RecordKey::Quotas(Target::Subject(name)) => {
-                    match ledger.subject(name.as_str()) {
+                    match ledger.shared_subject(name.as_str()) {
                         Some(subject) => {
-                            let known = subjects.insert(name.clone(), Arc::new(subject.clone()));
+                            let known = subjects.insert(name.clone(), subject.clone());
                             if known.is_none() {
                                 self.came(name);
                             }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use quota_core::Ledger;
 use quota_core::command::Command;
 use quota_core::event::{Change, Event};
-use quota_core::notice::{Cause, Changed};
+use quota_core::notice::Cause;
 use quota_core::record::Image;
 use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
@@ -305,7 +305,7 @@ impl Writer {
             let now = self.shared.clock.now();
             // Also where nobody calls any more, so that the journal need not keep their answers.
             self.ledger.expire_answers(now, FORGET_MAX);
-            let changed = Changed::by(&group.events);
+            let changed = self.ledger.changed();
             self.tally.stirred(now, &changed);
             let told = self.ledger.announce(now, &group.events, &changed);
             self.absorb(told, &mut group);

@@ -480,7 +480,7 @@ impl Ledger {
             self.touched.meta();
         }
         for lane in lanes {
-            self.touch(RecordKey::Floor(lane), false);
+            self.touched.floor(lane);
         }
     }
 

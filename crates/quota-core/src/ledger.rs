@@ -249,7 +249,7 @@ impl Ledger {
     }
 
     /// The instant of the oldest answer that is remembered.
-    pub fn oldest_answer(&self) -> Option<Timestamp> {
+    pub fn oldest_answer(&mut self) -> Option<Timestamp> {
         self.memory.oldest()
     }
 
@@ -412,7 +412,7 @@ impl Ledger {
         let mut events: Vec<Event> = step.changes.into_iter().map(event).collect();
         if operation.given || !outcome.is_refusal() {
             events.push(event(Change::Answered(Arc::new(Remembered {
-                lane: command.lane().into(),
+                lane: self.memory.lane(command.lane()),
                 id: operation.id.clone(),
                 digest: operation.digest,
                 revision,

@@ -5,7 +5,7 @@
 //! most forgets first. What is forgotten leaves an instant behind, the pair's *floor*, so that an old retry
 //! is refused rather than charged twice.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::command::Digest;
 use crate::event::Remembered;
 use crate::hash::HashMap;
 use crate::name::OperationId;
+use crate::outcome::{shared, text};
 use crate::record::Floor;
 use crate::time::Timestamp;
 
 /// Most floors of pairs that remember nothing any more; beyond it the oldest are merged into one for all.
 const IDLE_FLOORS_MAX: usize = 65_536;
-/// About what an entry takes beside its outcome, in bytes.
-const ENTRY_BYTES: usize = 192;
+/// Of two pairs neither holds more while they differ by less than this, in bytes.
+const STEP_BYTES: usize = 16_384;
 
 /// The bounds of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,14 +59,19 @@ pub(crate) enum Recall<'a> {
     Forgotten,
 }
 
-/// All remembered operations.
+/// All remembered operations. The three orders of pairs follow what happens to them at a distance, so that an answer
+/// costs no place in a tree.
 #[derive(Debug)]
 pub(crate) struct Memory {
     bounds: MemoryBounds,
     lanes: HashMap<Arc<str>, Lane>,
+    /// Pairs that remember something, by what they hold in whole [`STEP_BYTES`].
     by_bytes: BTreeSet<(usize, Arc<str>)>,
-    by_age: BTreeMap<(Timestamp, u64), Arc<Remembered>>,
+    /// The same, by an instant not after that of their oldest answer: their [`Lane::aged`].
+    by_age: BTreeSet<(Timestamp, Arc<str>)>,
+    /// Pairs that remember nothing any more, by their floor.
     idle: BTreeSet<(Timestamp, Arc<str>)>,
+    count: usize,
     bytes: usize,
     /// What pairs without a floor of their own have forgotten.
     merged: Floor,
@@ -78,9 +84,24 @@ struct Lane {
     refusals: VecDeque<Arc<Remembered>>,
     bytes: usize,
     floor: Floor,
+    /// Where it stands among the pairs by age.
+    aged: Timestamp,
 }
 
 impl Lane {
+    /// The next that is forgotten: whether it is a refusal, and the entry.
+    fn oldest(&self) -> Option<(bool, &Arc<Remembered>)> {
+        let refusal = self.refusals.front().map(|entry| (true, entry));
+        let outcome = self.outcomes.front().map(|entry| (false, entry));
+        let fronts = refusal.into_iter().chain(outcome);
+        fronts.min_by_key(|(_, entry)| entry.revision)
+    }
+
+    /// What it holds, as it is compared with others.
+    fn steps(&self) -> usize {
+        self.bytes / STEP_BYTES
+    }
+
     fn since(&self, limit: Timestamp) -> Timestamp {
         let forgotten = [&self.outcomes, &self.refusals].map(|queue| {
             let over = queue.partition_point(|entry| entry.outcome.decided < limit);
@@ -97,8 +118,9 @@ impl Memory {
             bounds,
             lanes: HashMap::default(),
             by_bytes: BTreeSet::new(),
-            by_age: BTreeMap::new(),
+            by_age: BTreeSet::new(),
             idle: BTreeSet::new(),
+            count: 0,
             bytes: 0,
             merged,
         }
@@ -158,7 +180,13 @@ impl Memory {
 
     /// Number of remembered operations and about how many bytes they take.
     pub(crate) fn size(&self) -> (usize, usize) {
-        (self.by_age.len(), self.bytes)
+        (self.count, self.bytes)
+    }
+
+    /// The name of a pair, shared where it is known.
+    pub(crate) fn lane(&self, name: &str) -> Arc<str> {
+        let known = self.lanes.get_key_value(name);
+        known.map_or_else(|| name.into(), |(known, _)| known.clone())
     }
 
     /// Remembers an answer; what goes beyond a bound is forgotten. Names the pairs whose floor moved.
@@ -190,15 +218,23 @@ impl Memory {
         if known.is_some_and(|known| known.revision >= entry.revision) {
             return;
         }
-        self.idle.remove(&(lane.floor.since, name.clone()));
+        let before = lane.oldest().is_some().then(|| lane.steps());
         let weight = weight(&entry);
-        self.by_bytes.remove(&(lane.bytes, name.clone()));
         lane.bytes = lane.bytes.saturating_add(weight);
         self.bytes = self.bytes.saturating_add(weight);
-        self.by_bytes.insert((lane.bytes, name.clone()));
+        self.count = self.count.saturating_add(1);
+        if before != Some(lane.steps()) {
+            match before {
+                Some(before) => drop(self.by_bytes.remove(&(before, name.clone()))),
+                None => {
+                    self.idle.remove(&(lane.floor.since, name.clone()));
+                    lane.aged = entry.outcome.decided;
+                    self.by_age.insert((lane.aged, name.clone()));
+                }
+            }
+            self.by_bytes.insert((lane.steps(), name.clone()));
+        }
         lane.known.insert(entry.id.clone(), entry.clone());
-        self.by_age
-            .insert((entry.outcome.decided, entry.revision), entry.clone());
         let queue = match refusal {
             true => &mut lane.refusals,
             false => &mut lane.outcomes,
@@ -211,22 +247,34 @@ impl Memory {
             let Some((_, heaviest)) = self.by_bytes.last().cloned() else {
                 break;
             };
-            let oldest = self.lanes.get(&heaviest).and_then(|lane| {
-                match (lane.refusals.front(), lane.outcomes.front()) {
-                    (Some(refusal), Some(outcome)) => Some(refusal.revision < outcome.revision),
-                    (refusal, outcome) => refusal.or(outcome).map(|_| refusal.is_some()),
-                }
-            });
-            match oldest {
-                Some(refusal) => self.forget_oldest(&heaviest, refusal, moved),
+            let lane = self.lanes.get(&heaviest);
+            match lane.and_then(|lane| lane.oldest()) {
+                Some((refusal, _)) => self.forget_oldest(&heaviest, refusal, moved),
                 None => break,
             }
         }
     }
 
+    /// The pair with the oldest answer, if any, and when that was decided. Pairs whose oldest answer is another by
+    /// now are put where they belong, which is done once for all that they forgot.
+    fn oldest_lane(&mut self) -> Option<(Timestamp, Arc<str>)> {
+        loop {
+            let first = self.by_age.first()?;
+            let lane = self.lanes.get_mut(&first.1)?;
+            let (_, oldest) = lane.oldest()?;
+            let at = oldest.outcome.decided;
+            if at <= first.0 {
+                return Some((at, first.1.clone()));
+            }
+            lane.aged = at;
+            let (_, name) = self.by_age.pop_first()?;
+            self.by_age.insert((at, name));
+        }
+    }
+
     /// The instant of the oldest remembered answer.
-    pub(crate) fn oldest(&self) -> Option<Timestamp> {
-        self.by_age.first_key_value().map(|((at, _), _)| *at)
+    pub(crate) fn oldest(&mut self) -> Option<Timestamp> {
+        self.oldest_lane().map(|(at, _)| at)
     }
 
     /// How long an answer is remembered.
@@ -242,14 +290,20 @@ impl Memory {
         moved: &mut Vec<Arc<str>>,
     ) {
         for _ in 0..most {
-            let Some((&(at, _), oldest)) = self.by_age.first_key_value() else {
+            // Most of the time one look says that nothing is so old.
+            if self.by_age.first().is_none_or(|(at, _)| *at >= limit) {
+                return;
+            }
+            let Some((at, name)) = self.oldest_lane() else {
                 return;
             };
             if at >= limit {
                 return;
             }
-            let (lane, refusal) = (oldest.lane.clone(), oldest.outcome.is_refusal());
-            self.forget_oldest(&lane, refusal, moved);
+            let lane = self.lanes.get(&name);
+            if let Some((refusal, _)) = lane.and_then(|lane| lane.oldest()) {
+                self.forget_oldest(&name, refusal, moved);
+            }
         }
     }
 
@@ -266,29 +320,31 @@ impl Memory {
         let Some(entry) = queue.pop_front() else {
             return;
         };
-        let weight = weight(&entry);
-        if lane
-            .known
-            .get(&entry.id)
-            .is_some_and(|known| known.revision == entry.revision)
-        {
+        let known = lane.known.get(&entry.id);
+        if known.is_some_and(|known| known.revision == entry.revision) {
             lane.known.remove(&entry.id);
         }
-        self.by_age.remove(&(entry.outcome.decided, entry.revision));
-        self.by_bytes.remove(&(lane.bytes, name.clone()));
+        let before = lane.steps();
+        let weight = weight(&entry);
         lane.bytes = lane.bytes.saturating_sub(weight);
         self.bytes = self.bytes.saturating_sub(weight);
+        self.count = self.count.saturating_sub(1);
         match refusal {
             true => lane.floor.refusals = entry.revision,
             false => lane.floor.outcomes = entry.revision,
         }
         lane.floor.since = lane.floor.since.max(entry.outcome.decided);
         moved.push(name.clone());
-        if lane.known.is_empty() {
+        let remembers = lane.oldest().is_some();
+        if !remembers || lane.steps() != before {
+            self.by_bytes.remove(&(before, name.clone()));
+        }
+        if !remembers {
+            self.by_age.remove(&(lane.aged, name.clone()));
             self.idle.insert((lane.floor.since, name.clone()));
             self.merge_idle(moved);
-        } else {
-            self.by_bytes.insert((lane.bytes, name.clone()));
+        } else if lane.steps() != before {
+            self.by_bytes.insert((lane.steps(), name.clone()));
         }
     }
 
@@ -307,10 +363,14 @@ impl Memory {
     }
 }
 
+/// What an entry takes, in bytes: the entry itself, its outcome, and its places in a table that is between half and
+/// full and in a queue.
 fn weight(entry: &Remembered) -> usize {
+    const PLACES: usize = (size_of::<(OperationId, Arc<Remembered>)>() + 1) * 3 / 2 + 12;
     entry
         .outcome
         .weight()
-        .saturating_add(entry.id.as_str().len())
-        .saturating_add(ENTRY_BYTES)
+        .saturating_add(shared::<Remembered>())
+        .saturating_add(text(entry.id.as_str()))
+        .saturating_add(PLACES)
 }

@@ -1,15 +1,17 @@
 //! What a caller is told (C5.2), and what is kept to tell it again (C6.6).
 
+use std::mem::size_of;
 use std::sync::Arc;
 
 use crate::allocation::Allocation;
 use crate::hold::Hold;
-use crate::name::ResourceKey;
+use crate::labels::Labels;
+use crate::name::{Id, ResourceKey, SubjectName};
 use crate::quota::{Quota, Target};
 use crate::resource::Resource;
 use crate::subject::Subject;
 use crate::time::Timestamp;
-use crate::verdict::Verdict;
+use crate::verdict::{Finding, Headroom, Verdict};
 
 /// The answer to a command, as it was given and is given again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,76 +119,103 @@ impl Answer {
         }
     }
 
+    /// About what it takes beside itself, in bytes.
     fn weight(&self) -> usize {
-        const ROW: usize = 256;
-        match self {
+        let weights: &[usize] = match self {
             Self::Charged {
                 verdict,
                 allocation,
-            } => weight_of_verdict(verdict).saturating_add(weight_of_allocation(allocation)),
-            Self::Reserved { verdict, hold } => {
-                weight_of_verdict(verdict).saturating_add(hold.as_deref().map_or(0, weight_of_hold))
-            }
+            } => &[weight_of_verdict(verdict), weight_of_allocation(allocation)],
+            Self::Reserved { verdict, hold } => &[
+                weight_of_verdict(verdict),
+                hold.as_deref().map_or(0, weight_of_hold),
+            ],
             Self::Committed {
                 verdict,
                 hold,
                 allocation,
-            } => weight_of_verdict(verdict)
-                .saturating_add(weight_of_hold(hold))
-                .saturating_add(weight_of_allocation(allocation)),
-            Self::Hold(hold) => weight_of_hold(hold),
+            } => &[
+                weight_of_verdict(verdict),
+                weight_of_hold(hold),
+                weight_of_allocation(allocation),
+            ],
+            Self::Hold(hold) => &[weight_of_hold(hold)],
             Self::Renewed { renewed, missing } => {
                 let ids = renewed.iter().map(|(id, _)| id).chain(missing);
-                let texts = ids.map(|id| id.as_str().len().saturating_add(48));
-                texts.fold(ROW, usize::saturating_add)
+                let texts = ids.map(|id| text(id.as_str()).saturating_add(size_of::<(Id, i64)>()));
+                &[sum(texts)]
             }
             Self::Linked(members) => {
-                let members = members.iter().map(Self::weight);
-                members.fold(ROW, usize::saturating_add)
+                let each = |member: &Self| member.weight().saturating_add(size_of::<Self>());
+                &[sum(members.iter().map(each))]
             }
-            Self::Released { allocation, .. } => {
-                weight_of_allocation(allocation).saturating_add(ROW)
-            }
-            Self::ReleasedMatching { .. }
-            | Self::ClockAccepted { .. }
-            | Self::Undecided
-            | Self::Deleted => ROW,
-            Self::Corrected(counts) => counts.len().saturating_mul(ROW),
-            Self::Quotas(quotas) => quotas.len().saturating_mul(4096),
-            Self::Subject(_) | Self::Resource(_) => 4096,
-        }
+            Self::Released {
+                amounts,
+                allocation,
+            } => &[weight_of_amounts(amounts), weight_of_allocation(allocation)],
+            Self::ReleasedMatching { amounts, .. } => &[weight_of_amounts(amounts)],
+            Self::ClockAccepted { .. } | Self::Undecided | Self::Deleted => &[],
+            Self::Corrected(counts) => &[counts.len().saturating_mul(256)],
+            Self::Quotas(quotas) => &[quotas.len().saturating_mul(4096)],
+            Self::Subject(_) | Self::Resource(_) => &[4096],
+        };
+        sum(weights.iter().copied())
     }
 }
 
+fn sum(weights: impl Iterator<Item = usize>) -> usize {
+    weights.fold(0, usize::saturating_add)
+}
+
+/// A value of its own behind a shared pointer.
+pub(crate) fn shared<T>() -> usize {
+    size_of::<T>().saturating_add(COUNTS)
+}
+
+/// A text of its own.
+pub(crate) fn text(text: &str) -> usize {
+    text.len().saturating_add(COUNTS).next_multiple_of(16)
+}
+
+/// What a shared pointer's counts take.
+const COUNTS: usize = 16;
+
+fn weight_of_amounts(amounts: &[(ResourceKey, i64)]) -> usize {
+    let each = |(key, _): &(ResourceKey, i64)| {
+        text(key.as_str()).saturating_add(size_of::<(ResourceKey, i64)>())
+    };
+    sum(amounts.iter().map(each))
+}
+
+/// The names in it are those of the ledger.
 fn weight_of_verdict(verdict: &Verdict) -> usize {
-    const FINDING: usize = 256;
-    const HEADROOM: usize = 160;
-    const NAME: usize = 64;
-    let findings = verdict.findings().map(|finding| {
-        let pattern = finding
-            .pattern
-            .as_ref()
-            .map_or(0, |pattern| pattern.as_str().len());
-        let names = finding.subject.as_str().len().saturating_add(pattern);
-        names.saturating_add(FINDING)
-    });
-    let headroom = verdict.near.iter().chain(&verdict.tightest);
-    let headroom = headroom.map(|head| head.subject.as_str().len().saturating_add(HEADROOM));
-    let unbounded = verdict.unbounded.len().saturating_mul(NAME);
-    findings
-        .chain(headroom)
-        .fold(unbounded, usize::saturating_add)
+    let findings = verdict.findings().count();
+    let headroom = verdict.near.len().saturating_add(verdict.tightest.len());
+    let parts = [
+        findings.saturating_mul(size_of::<Finding>()),
+        headroom.saturating_mul(size_of::<Headroom>()),
+        verdict
+            .unbounded
+            .len()
+            .saturating_mul(size_of::<ResourceKey>()),
+    ];
+    sum(parts.into_iter())
 }
 
 fn weight_of_allocation(allocation: &Option<Arc<Allocation>>) -> usize {
     let row = |row: &Arc<Allocation>| {
+        let id = row.id.as_ref().map_or("", Id::as_str);
         let texts = [
             row.key.as_str(),
-            row.key.as_str(),
+            id,
+            row.subject.as_str(),
             &row.source,
             &row.purpose,
         ];
-        weight_of_row(&texts, &row.labels, &row.also, row.amounts.len())
+        let amounts = weight_of_amounts(&row.amounts);
+        weight_of_row(&texts, &row.labels, &row.also)
+            .saturating_add(shared::<Allocation>())
+            .saturating_add(amounts)
     };
     allocation.as_ref().map_or(0, row)
 }
@@ -194,33 +223,32 @@ fn weight_of_allocation(allocation: &Option<Arc<Allocation>>) -> usize {
 fn weight_of_hold(hold: &Hold) -> usize {
     let texts = [
         hold.key.as_str(),
+        hold.id.as_str(),
+        hold.subject.as_str(),
         hold.allocation.as_str(),
         &hold.source,
         &hold.purpose,
     ];
-    let amounts = hold.amounts.len().saturating_add(hold.spent.len());
-    weight_of_row(&texts, &hold.labels, &hold.also, amounts)
+    let amounts = weight_of_amounts(&hold.amounts).saturating_add(weight_of_amounts(&hold.spent));
+    weight_of_row(&texts, &hold.labels, &hold.also)
+        .saturating_add(shared::<Hold>())
+        .saturating_add(amounts)
 }
 
-fn weight_of_row(
-    texts: &[&str],
-    labels: &crate::labels::Labels,
-    also: &[crate::name::SubjectName],
-    amounts: usize,
-) -> usize {
-    const ROW: usize = 320;
-    const AMOUNT: usize = 80;
-    const NAME: usize = 64;
-    let labels = labels
-        .iter()
-        .map(|(key, value)| key.len().saturating_add(value.len()));
+fn weight_of_row(texts: &[&str], labels: &Labels, also: &[SubjectName]) -> usize {
+    /// Incarnations of the subject and those above it.
+    const LINEAGE: usize = 64;
+    /// A node of the tree of labels, whose strings are beside it.
+    const NODE: usize = 544;
+    let labels = labels.iter().map(|(key, value)| {
+        let texts = key.len().saturating_add(value.len());
+        texts.saturating_add(NODE / 4)
+    });
     let also = also
         .iter()
-        .map(|name| name.as_str().len().saturating_add(NAME));
-    let texts = texts.iter().map(|text| text.len());
-    let amounts = amounts.saturating_mul(AMOUNT);
-    let parts = labels.chain(also).chain(texts);
-    parts.fold(ROW.saturating_add(amounts), usize::saturating_add)
+        .map(|name| text(name.as_str()).saturating_add(LINEAGE));
+    let texts = texts.iter().map(|each| text(each));
+    sum(labels.chain(also).chain(texts)).saturating_add(LINEAGE)
 }
 
 impl Outcome {
@@ -231,7 +259,7 @@ impl Outcome {
 
     /// About how much memory it takes, in bytes; for the bound on what is remembered.
     pub(crate) fn weight(&self) -> usize {
-        self.answer.weight()
+        self.answer.weight().saturating_add(shared::<Self>())
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::hash::HashSet;
 use crate::name::{ResourceKey, SubjectName};
 use crate::record::RecordKey;
 use crate::subject::Subject;
@@ -67,6 +68,7 @@ pub(crate) struct Touched {
     records: Vec<(RecordKey, bool)>,
     subjects: Vec<TouchedSubject>,
     meta: bool,
+    floors: HashSet<Arc<str>>,
     bytes: usize,
     /// Number of events that were absorbed.
     events: u32,
@@ -94,6 +96,14 @@ impl Touched {
         if !self.meta {
             self.meta = true;
             self.record(RecordKey::Meta, false, SMALL_RECORD_BYTES);
+        }
+    }
+
+    /// What a first pair has forgotten, which a busy one does with each answer.
+    pub(crate) fn floor(&mut self, lane: Arc<str>) {
+        if !self.floors.contains(&lane) {
+            self.floors.insert(lane.clone());
+            self.record(RecordKey::Floor(lane), false, 0);
         }
     }
 
@@ -162,6 +172,7 @@ impl Touched {
         let subjects = self.subjects.drain(..).map(|subject| subject.name);
         subjects.for_each(marked);
         self.subjects.shrink_to(KEPT);
+        self.floors.clear();
         (self.meta, self.bytes, self.events) = (false, 0, 0);
         // Stable: the first touch of a record stays before the others.
         records.sort_by(|(one, _), (other, _)| one.cmp(other));

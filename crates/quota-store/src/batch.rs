@@ -7,7 +7,7 @@ use quota_core::event::{Event, Remembered};
 use quota_core::record::{Image, RecordKey};
 use quota_core::time::Timestamp;
 
-use crate::format::{self, FormatError, ImageBody};
+use crate::format::{self, FormatError, ImageBody, Wire};
 use crate::journal::JournalError;
 use crate::told::ToldBatch;
 
@@ -52,7 +52,7 @@ struct BatchBody {
     boot_id: Vec<u8>,
     #[prost(int64, tag = "3")]
     boot_ns: i64,
-    /// Each an event, encoded before the batch is: every level that contains another measures it once more.
+    /// Each an event.
     #[prost(bytes = "vec", repeated, tag = "4")]
     events: Vec<Vec<u8>>,
     #[prost(message, repeated, tag = "5")]
@@ -118,19 +118,33 @@ impl Batch {
         events: &[Event],
         images: &[Image],
     ) -> Self {
-        let message = BatchBody {
-            now: stamp.now.nanos(),
-            boot_id: stamp.boot_id.to_vec(),
-            boot_ns: stamp.boot_ns,
-            events: events.iter().map(format::event_bytes).collect(),
-            images: images.iter().map(format::body_of_image).collect(),
-            suspect: stamp.suspect,
-            waiting: stamp.waiting,
-            needed_from,
-            first_event,
-        };
-        let body = format::versioned_bytes(&message);
-        let rows = message.images.into_iter().map(RowImage::from).collect();
+        Self::in_room(Vec::new(), stamp, needed_from, first_event, events, images)
+    }
+
+    /// The same in the room of another batch's bytes: pages that are given back are cleared before they come again.
+    pub fn in_room(
+        room: Vec<u8>,
+        stamp: Stamp,
+        needed_from: u64,
+        first_event: u64,
+        events: &[Event],
+        images: &[Image],
+    ) -> Self {
+        let mut wire = Wire::new(room);
+        wire.byte(format::VERSION);
+        wire.int(1, stamp.now.nanos());
+        wire.blob(2, &stamp.boot_id);
+        wire.int(3, stamp.boot_ns);
+        for event in events {
+            wire.message(4, |wire| format::write_event(event, wire));
+        }
+        let rows = images.iter().map(|image| write_image(image, &mut wire));
+        let rows = rows.collect();
+        wire.bool(6, stamp.suspect);
+        wire.bool(7, stamp.waiting);
+        wire.uint(8, needed_from);
+        wire.uint(9, first_event);
+        let body = wire.into_bytes();
         Self { body, rows }
     }
 
@@ -142,6 +156,39 @@ impl Batch {
     /// The images, as rows.
     pub fn into_rows(self) -> Vec<RowImage> {
         self.rows
+    }
+
+    /// The same, and the room of its bytes.
+    pub fn into_parts(self) -> (Vec<RowImage>, Vec<u8>) {
+        (self.rows, self.body)
+    }
+}
+
+/// Writes an image; answers its row, whose value is the record as it stands there.
+fn write_image(image: &Image, wire: &mut Wire) -> RowImage {
+    let key = format::key_bytes(&image.key);
+    let mut within = 0..0;
+    let whole = wire.placed(5, |wire| {
+        wire.blob(1, &key);
+        if let Some(record) = &image.record {
+            within = wire.placed(2, |wire| format::write_record(record, wire));
+        }
+        let end = wire.bytes().len();
+        wire.bool(3, image.fresh);
+        // From the end, which is where the rest may still move to.
+        let behind = wire.bytes().len().saturating_sub(end);
+        within = behind..behind.saturating_add(within.len());
+    });
+    let value = image.record.as_ref().map(|_| {
+        let end = whole.end.saturating_sub(within.start);
+        let start = whole.end.saturating_sub(within.end);
+        let value = wire.bytes().get(start..end);
+        value.unwrap_or_default().to_vec()
+    });
+    RowImage {
+        key,
+        value,
+        fresh: image.fresh,
     }
 }
 

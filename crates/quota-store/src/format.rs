@@ -8,12 +8,14 @@ mod quota;
 mod record;
 mod row;
 mod verdict;
+mod wire;
 
-pub(crate) use event::{event_bytes, event_of_bytes, remembered_of_body, told_of_body};
+pub(crate) use event::{event_of_bytes, remembered_of_body, told_of_body, write_event};
 pub(crate) use record::{AmountBody, amounts_of_bodies, is_of_a_row};
-pub(crate) use record::{ImageBody, body_of_image, image_of_body, key_bytes, key_of_bytes};
+pub(crate) use record::{ImageBody, image_of_body, key_bytes, key_of_bytes, write_record};
 pub(crate) use record::{record_bytes, record_of_bytes};
 pub(crate) use row::names;
+pub(crate) use wire::Wire;
 
 /// Version of every body below.
 pub(crate) const VERSION: u8 = 3;
@@ -58,14 +60,4 @@ pub(crate) fn versioned(bytes: &[u8]) -> Result<&[u8], FormatError> {
         Some((found, _)) => Err(FormatError::damaged(format!("format version {found}"))),
         None => Err(FormatError::damaged("empty")),
     }
-}
-
-/// Puts the version byte before a message.
-pub(crate) fn versioned_bytes(message: &impl prost::Message) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(message.encoded_len().saturating_add(1));
-    bytes.push(VERSION);
-    message
-        .encode(&mut bytes)
-        .expect("a vector grows as needed");
-    bytes
 }

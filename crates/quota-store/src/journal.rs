@@ -43,6 +43,9 @@ pub trait Journal: Send {
     /// appended is the same one again, whole, and its success decides that it is.
     fn append(&mut self, sequence: u64, body: &[u8]) -> Result<(), AppendError>;
 
+    /// Does what can wait until the callers of the last batch have their answers; otherwise the next append does it.
+    fn catch_up(&mut self) {}
+
     /// Reads beside the writer, from any thread.
     fn reader(&self) -> Arc<dyn JournalReader>;
 

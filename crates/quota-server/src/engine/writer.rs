@@ -1,5 +1,6 @@
 //! The writer: takes a group, decides it, makes it durable, publishes it, answers it. In this order, always.
 
+mod appending;
 mod due;
 mod retention;
 mod rows;
@@ -8,7 +9,6 @@ mod untold;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quota_core::Ledger;
@@ -20,8 +20,6 @@ use quota_core::tally::Tally;
 use quota_core::time::{SECOND_NS, Timestamp};
 use quota_core::verdict::Finding;
 use quota_store::applier::Applier;
-use quota_store::journal::AppendError;
-use quota_store::recovery::mark;
 use quota_store::{Batch, Journal};
 use tracing::{error, info, warn};
 
@@ -30,7 +28,7 @@ use super::breaker::Breaker;
 use super::queue::{Item, Replies, Taken};
 use super::{Fault, Parts, Shared};
 use crate::telemetry::metrics::{seconds, violations};
-use crate::telemetry::traces::{CallSpan, CommitSpan};
+use crate::telemetry::traces::CallSpan;
 use due::CLOSE_IDLE_MAX;
 use retention::Retention;
 use untold::untold;
@@ -71,6 +69,8 @@ pub(super) struct Writer {
     doubted: bool,
     /// Room for the events of the next group: pages that are given back are cleared before they come again.
     room: Vec<Event>,
+    /// The same for the bytes of its batch.
+    body_room: Vec<u8>,
 }
 
 /// A decided group on its way to the journal.
@@ -124,6 +124,7 @@ impl Writer {
             tally,
             doubted: false,
             room: Vec::new(),
+            body_room: Vec::new(),
         };
         let now = writer.shared.clock.now();
         let accepted = parts.clock_accepted_ns;
@@ -140,7 +141,8 @@ impl Writer {
             writer.ledger.absorb(event);
         }
         if let Some(written) = writer.batch(&events) {
-            writer.append(written).map_err(|(error, _)| error)?;
+            let durable = writer.append(written).map_err(|(error, _)| error)?;
+            writer.hand_on(durable);
         }
         Ok(writer)
     }
@@ -310,19 +312,24 @@ impl Writer {
             let told = self.ledger.announce(now, &group.events, &changed);
             self.absorb(told, &mut group);
         }
-        if (!group.events.is_empty() || self.ledger.images_weight() > 0)
-            && let Some(written) = self.batch(&group.events)
-            && let Err((failure, written)) = self.append_traced(written, &group)
-        {
-            self.journal_failed(&failure, *written);
-            let answers = group.answers.into_iter().map(|(asker, replies)| {
-                // A stored answer is withheld too, and its operation was applied long ago.
-                let unknown = replies.iter().any(Result::is_ok);
-                (asker, Err(Fault::JournalDown { unknown }))
-            });
-            answer_all(answers.collect());
-            return;
-        }
+        let written = match !group.events.is_empty() || self.ledger.images_weight() > 0 {
+            true => self.batch(&group.events),
+            false => None,
+        };
+        let appended = written.map(|written| self.append_traced(written, &group));
+        let durable = match appended.transpose() {
+            Ok(durable) => durable,
+            Err((failure, written)) => {
+                self.journal_failed(&failure, *written);
+                let answers = group.answers.into_iter().map(|(asker, replies)| {
+                    // A stored answer is withheld too, and its operation was applied long ago.
+                    let unknown = replies.iter().any(Result::is_ok);
+                    (asker, Err(Fault::JournalDown { unknown }))
+                });
+                answer_all(answers.collect());
+                return;
+            }
+        };
         let replies = group.answers.iter().flat_map(|(_, replies)| replies);
         self.shared.metrics.answered(replies);
         let answers = group.answers.into_iter();
@@ -331,27 +338,15 @@ impl Writer {
                 .map(|(asker, replies)| (asker, Ok(replies)))
                 .collect(),
         );
+        // Nobody waits for the rest.
+        if let Some(durable) = durable {
+            self.hand_on(durable);
+        }
         let room = group.events.capacity();
         if (self.room.capacity()..=EVENTS_KEPT).contains(&room) {
             group.events.clear();
             self.room = group.events;
         }
-    }
-
-    /// Appends a batch, with a span where one of those it answers has one.
-    fn append_traced(
-        &mut self,
-        written: Written,
-        group: &Undurable,
-    ) -> Result<(), (io::Error, Box<Written>)> {
-        let span = CommitSpan::begin(&group.spans);
-        let sequence = self.journal.next_sequence();
-        let appended = self.append(written);
-        if let Some(span) = span {
-            let durable = appended.is_ok().then_some(sequence);
-            span.end(durable, group.answers.len(), &group.spans);
-        }
-        appended
     }
 
     /// What was absorbed since the last batch, written down.
@@ -365,70 +360,15 @@ impl Writer {
         let first_event = self.next_event;
         let told = events.iter().filter(|event| event.change.is_told());
         self.next_event += told.count() as u64;
+        let room = std::mem::take(&mut self.body_room);
+        let batch = Batch::in_room(room, stamp, needed_by_answers, first_event, events, &images);
         Some(Written {
-            batch: Batch::new(stamp, needed_by_answers, first_event, events, &images),
+            batch,
             images,
             now: stamp.now,
             needed_by_answers,
             violations: violations(events),
         })
-    }
-
-    /// Appends a batch; once it is durable, publishes it and hands its rows on.
-    fn append(&mut self, written: Written) -> Result<(), (io::Error, Box<Written>)> {
-        let sequence = self.journal.next_sequence();
-        let began = self.shared.clock.boot_ns().max(1);
-        self.shared.flush_began_ns.store(began, Ordering::Release);
-        let appended = self.journal.append(sequence, written.batch.body());
-        self.shared.flush_began_ns.store(0, Ordering::Release);
-        let took = self.shared.clock.boot_ns().saturating_sub(began);
-        let metrics = &self.shared.metrics;
-        metrics.commit_duration.observe(seconds(took));
-        match appended {
-            Ok(()) => {}
-            Err(AppendError::Unknown(error)) => {
-                metrics.commit_failures.inc();
-                return Err((error, Box::new(written)));
-            }
-            Err(fenced @ AppendError::Fenced { .. }) => {
-                error!(error = %fenced, "this server is not the journal's writer any more");
-                std::process::exit(EXIT_WRITER_LOST);
-            }
-        }
-        mark(&mut self.marks, written.now, sequence);
-        self.shared.views.publish(&self.ledger, &written.images);
-        metrics.violated(&written.violations, self.shared.views.shown());
-        let bytes = written.batch.body().len();
-        self.applier
-            .offer(sequence, written.batch.into_rows(), bytes);
-        self.needed_by_answers = written.needed_by_answers;
-        Ok(())
-    }
-
-    fn journal_failed(&mut self, failure: &io::Error, written: Written) {
-        if !self.breaker.is_open() {
-            error!(error = %failure, "the journal cannot be written; writes are refused until it can");
-        }
-        self.failed = Some(written);
-        self.breaker.failed(self.shared.clock.boot_ns());
-        self.shared.journal_down.store(true, Ordering::Release);
-    }
-
-    /// Half-open: tries the failed batch, whole, before anything later. Says whether writes go on.
-    fn retry(&mut self) -> bool {
-        if !self.breaker.is_due(self.shared.clock.boot_ns()) {
-            return false;
-        }
-        if let Some(written) = self.failed.take()
-            && let Err((failure, written)) = self.append(written)
-        {
-            self.journal_failed(&failure, *written);
-            return false;
-        }
-        self.breaker.succeeded();
-        self.shared.journal_down.store(false, Ordering::Release);
-        info!("the journal can be written again");
-        true
     }
 
     /// Looks after what is due: at most twice a second.
@@ -534,10 +474,8 @@ impl Writer {
                 "answers forgotten early: the journal is at journal_bytes_max"
             );
         }
-        if let Some(written) = self.batch(&[])
-            && let Err((failure, written)) = self.append(written)
-        {
-            self.journal_failed(&failure, *written);
+        if let Some(written) = self.batch(&[]) {
+            self.append_whole(written);
         }
     }
 
@@ -546,11 +484,13 @@ impl Writer {
     pub(super) fn seal(&mut self) {
         if self.failed.is_some() {
             self.breaker = Breaker::default();
-            if let Some(written) = self.failed.take()
-                && let Err((failure, _)) = self.append(written)
-            {
-                error!(error = %failure, "the last batch could not be written; its callers were told so");
-                return;
+            match self.failed.take().map(|written| self.append(written)) {
+                None => {}
+                Some(Ok(durable)) => self.hand_on(durable),
+                Some(Err((failure, _))) => {
+                    error!(error = %failure, "the last batch could not be written; its callers were told so");
+                    return;
+                }
             }
         }
         // What was counted of the last second is told before nobody is left to tell it.

@@ -13,13 +13,16 @@ use quota_core::time::Timestamp;
 use super::FormatError;
 use super::notice::{
     CrossingBody, ExceededBody, RefusedBody, UsageBody, body_of_crossing, body_of_exceeded,
-    body_of_refused, body_of_usage, crossing_of_body, exceeded_of_body, refused_of_body,
-    usage_of_body,
+    body_of_refused, crossing_of_body, exceeded_of_body, refused_of_body, usage_of_body,
+    write_usage,
 };
-use super::outcome::{OutcomeBody, body_of_outcome, outcome_of_body};
-use super::record::{AmountBody, amounts_of_bodies, bodies_of_amounts};
+use super::outcome::{OutcomeBody, outcome_of_body, write_outcome};
+use super::record::{
+    AmountBody, amounts_of_bodies, bodies_of_amounts, write_amounts, write_labels,
+};
 use super::row::{end_of_number, names, number_of_end, texts};
 use super::verdict::{given, text};
+use super::wire::Wire;
 use crate::told::{Told, ToldAllocation, ToldCharge, ToldHold, What};
 
 #[derive(Clone, PartialEq, Message)]
@@ -205,12 +208,22 @@ struct AnsweredBody {
     lane: String,
     #[prost(bytes = "vec", tag = "2")]
     digest: Vec<u8>,
-    /// An [`OutcomeBody`], encoded before the event is: every level that contains another measures it once more.
+    /// An [`OutcomeBody`].
     #[prost(bytes = "vec", tag = "3")]
     outcome: Vec<u8>,
 }
 
-fn body_of_event(event: &Event) -> EventBody {
+/// An event as it stands in a batch.
+pub(crate) fn write_event(event: &Event, wire: &mut Wire) {
+    wire.int(1, event.at.nanos());
+    wire.uint(2, event.revision);
+    wire.text(3, event.operation.as_ref().map_or("", OperationId::as_str));
+    wire.text(4, &event.provenance.actor);
+    wire.text(5, &event.provenance.source);
+    write_change(&event.change, wire);
+}
+
+fn write_change(change: &Change, wire: &mut Wire) {
     let quota_name = |target: &Target, resource: &ResourceKey, id: &Id, before, after| {
         ChangeBody::QuotaSet(QuotaNameBody {
             target: target.to_string(),
@@ -220,8 +233,24 @@ fn body_of_event(event: &Event) -> EventBody {
             before: Option::map(before, body_of_limit),
         })
     };
-    let change = match &event.change {
-        Change::SubjectCreated { name, .. } => ChangeBody::SubjectCreated(name.as_str().to_owned()),
+    let body = match change {
+        Change::SubjectCreated { name, .. } => return wire.text(6, name.as_str()),
+        Change::Charged(charged) => {
+            wire.message(12, |wire| write_charged(charged, wire));
+            return;
+        }
+        Change::Answered(answered) => {
+            wire.message(13, |wire| {
+                wire.text(1, &answered.lane);
+                wire.blob(2, &answered.digest);
+                wire.message(3, |wire| write_outcome(&answered.outcome, wire));
+            });
+            return;
+        }
+        Change::Usage(usage) => {
+            wire.message(23, |wire| write_usage(usage, wire));
+            return;
+        }
         Change::SubjectChanged { name, .. } => ChangeBody::SubjectChanged(name.as_str().to_owned()),
         Change::ResourceSet(resource) => ChangeBody::ResourceSet(resource.key.as_str().to_owned()),
         Change::ResourceDeleted(key) => ChangeBody::ResourceDeleted(key.as_str().to_owned()),
@@ -243,7 +272,6 @@ fn body_of_event(event: &Event) -> EventBody {
             before,
         } => quota_name(target, resource, id, Some(*before), None),
         Change::SubjectDeleted { name } => ChangeBody::SubjectDeleted(name.as_str().to_owned()),
-        Change::Charged(charged) => ChangeBody::Charged(body_of_charged(charged)),
         Change::UsageReset(reset) => ChangeBody::UsageReset(UsageResetBody {
             subject: reset.subject.as_str().to_owned(),
             resource: reset.resource.as_str().to_owned(),
@@ -258,11 +286,6 @@ fn body_of_event(event: &Event) -> EventBody {
             purpose: correct.purpose.clone(),
         }),
         Change::ClockAccepted { offset_ns, .. } => ChangeBody::ClockAccepted(*offset_ns),
-        Change::Answered(answered) => ChangeBody::Answered(AnsweredBody {
-            lane: String::from(&*answered.lane),
-            digest: answered.digest.to_vec(),
-            outcome: body_of_outcome(&answered.outcome).encode_to_vec(),
-        }),
         Change::ClockDoubted { offset_ns, doubted } => ChangeBody::ClockDoubted(ClockDoubtedBody {
             offset_ns: *offset_ns,
             doubted: *doubted,
@@ -274,48 +297,45 @@ fn body_of_event(event: &Event) -> EventBody {
         Change::Exceeded(exceeded) => ChangeBody::Exceeded(body_of_exceeded(exceeded)),
         Change::Crossed(crossing) => ChangeBody::Crossed(body_of_crossing(crossing)),
         Change::Refused(refused) => ChangeBody::Refused(body_of_refused(refused)),
-        Change::Usage(usage) => ChangeBody::Usage(body_of_usage(usage)),
     };
-    EventBody {
-        at: event.at.nanos(),
-        revision: event.revision,
-        operation: text(event.operation.as_ref()),
-        actor: event.provenance.actor.clone(),
-        source: event.provenance.source.clone(),
-        change: Some(change),
+    wire.fields(&EventBody {
+        change: Some(body),
+        ..EventBody::default()
+    });
+}
+
+fn write_charged(charged: &Charged, wire: &mut Wire) {
+    wire.text(1, charged.subject.as_str());
+    for name in &charged.also {
+        wire.item(2, name.as_str().as_bytes());
     }
-}
-
-fn body_of_charged(charged: &Charged) -> ChargedBody {
-    ChargedBody {
-        subject: charged.subject.as_str().to_owned(),
-        also: texts(&charged.also),
-        used: bodies_of_amounts(&charged.used),
-        held: bodies_of_amounts(&charged.held),
-        cause: number_of_cause(charged.cause),
-        allocation: charged.allocation.as_ref().map(|row| AllocationNameBody {
-            key: row.key.as_str().to_owned(),
-            generation: row.generation,
-            ended: row.amounts.is_empty(),
-            labels: row.labels.clone(),
-            born: charged.born,
-        }),
-        hold: charged.hold.as_ref().map(|hold| HoldNameBody {
-            key: hold.key.as_str().to_owned(),
-            generation: hold.generation,
-            end: hold.ended.map_or(0, |(end, _)| number_of_end(end)),
-            labels: hold.labels.clone(),
-        }),
-        over: charged.over.map(Timestamp::nanos),
+    write_amounts(3, &charged.used, wire);
+    write_amounts(4, &charged.held, wire);
+    wire.uint(5, number_of_cause(charged.cause).into());
+    if let Some(row) = &charged.allocation {
+        wire.message(8, |wire| {
+            wire.text(1, row.key.as_str());
+            wire.uint(2, row.generation);
+            wire.bool(3, row.amounts.is_empty());
+            write_labels(4, &row.labels, wire);
+            wire.bool(5, charged.born);
+        });
     }
+    if let Some(hold) = &charged.hold {
+        wire.message(9, |wire| {
+            wire.text(1, hold.key.as_str());
+            wire.uint(2, hold.generation);
+            wire.uint(
+                3,
+                hold.ended.map_or(0, |(end, _)| number_of_end(end)).into(),
+            );
+            write_labels(4, &hold.labels, wire);
+        });
+    }
+    wire.given_int(10, charged.over.map(Timestamp::nanos));
 }
 
-/// An event on its own, as it stands in a batch.
-pub(crate) fn event_bytes(event: &Event) -> Vec<u8> {
-    body_of_event(event).encode_to_vec()
-}
-
-/// Reads it.
+/// Reads an event.
 pub(crate) fn event_of_bytes(bytes: &[u8]) -> Result<EventBody, FormatError> {
     Ok(EventBody::decode(bytes)?)
 }

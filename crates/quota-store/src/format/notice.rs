@@ -10,6 +10,7 @@ use super::verdict::{
     FindingBody, WindowBody, body_of_finding, body_of_window, finding_of_body, given, text,
     window_of_body,
 };
+use super::wire::Wire;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ExceededBody {
@@ -140,16 +141,14 @@ pub(super) fn refused_of_body(body: RefusedBody) -> Result<Refused, FormatError>
     })
 }
 
-pub(super) fn body_of_usage(usage: &UsageNow) -> UsageBody {
-    let accounts = usage.accounts.iter();
-    let accounts = accounts.map(|(resource, used, held)| UsageNowBody {
-        resource: resource.as_str().to_owned(),
-        used: *used,
-        held: *held,
-    });
-    UsageBody {
-        subject: usage.subject.as_str().to_owned(),
-        accounts: accounts.collect(),
+pub(super) fn write_usage(usage: &UsageNow, wire: &mut Wire) {
+    wire.text(1, usage.subject.as_str());
+    for (resource, used, held) in &usage.accounts {
+        wire.message(2, |wire| {
+            wire.text(1, resource.as_str());
+            wire.int(2, *used);
+            wire.int(3, *held);
+        });
     }
 }
 

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use prost::{Message, Oneof};
+use quota_core::allocation::Allocation;
+use quota_core::hold::Hold;
 use quota_core::name::{Id, ResourceKey, SubjectName};
 use quota_core::outcome::{Answer, Outcome, QuotaAnswer};
 use quota_core::quota::Target;
 use quota_core::subject::Subject;
 use quota_core::time::Timestamp;
+use quota_core::verdict::Verdict;
 
 use super::FormatError;
 use super::quota::{QuotaBody, body_of_quota, quota_of_body};
 use super::record::{
-    AmountBody, ProfileBody, ResourceBody, amounts_of_bodies, bodies_of_amounts, body_of_profile,
-    body_of_resource, profile_of_body, resource_of_body,
+    AmountBody, ProfileBody, ResourceBody, amounts_of_bodies, body_of_resource, profile_of_body,
+    resource_of_body, write_amounts, write_profile,
 };
 use super::row::{
-    AllocationBody, HoldBody, allocation_of_body, body_of_allocation, body_of_hold, hold_of_body,
+    AllocationBody, HoldBody, allocation_of_body, hold_of_body, write_allocation, write_hold,
 };
-use super::verdict::{VerdictBody, body_of_verdict, verdict_of_body};
+use super::verdict::{VerdictBody, verdict_of_body, write_verdict};
+use super::wire::Wire;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OutcomeBody {
@@ -164,10 +168,103 @@ struct CountBody {
 #[derive(Clone, PartialEq, Message)]
 struct EmptyBody {}
 
-pub(crate) fn body_of_outcome(outcome: &Outcome) -> OutcomeBody {
-    OutcomeBody {
-        decided: outcome.decided.nanos(),
-        answer: Some(body_of_answer(&outcome.answer)),
+pub(super) fn write_outcome(outcome: &Outcome, wire: &mut Wire) {
+    wire.int(1, outcome.decided.nanos());
+    wire.message(2, |wire| write_answer(&outcome.answer, wire));
+}
+
+fn write_answer(answer: &Answer, wire: &mut Wire) {
+    let write_charged = |verdict: &Verdict,
+                         allocation: &Option<Arc<Allocation>>,
+                         hold: Option<&Hold>,
+                         wire: &mut Wire| {
+        wire.message(1, |wire| write_verdict(verdict, wire));
+        if let Some(allocation) = allocation {
+            wire.message(2, |wire| write_allocation(allocation, wire));
+        }
+        if let Some(hold) = hold {
+            wire.message(3, |wire| write_hold(hold, wire));
+        }
+    };
+    match answer {
+        Answer::Charged {
+            verdict,
+            allocation,
+        } => wire.message(1, |wire| write_charged(verdict, allocation, None, wire)),
+        Answer::Released {
+            amounts,
+            allocation,
+        } => wire.message(2, |wire| {
+            write_amounts(1, amounts, wire);
+            if let Some(allocation) = allocation {
+                wire.message(2, |wire| write_allocation(allocation, wire));
+            }
+        }),
+        Answer::ReleasedMatching {
+            released,
+            more,
+            amounts,
+        } => wire.message(3, |wire| {
+            wire.uint(1, (*released).into());
+            wire.bool(2, *more);
+            write_amounts(3, amounts, wire);
+        }),
+        Answer::Renewed { renewed, missing } => wire.message(4, |wire| {
+            for (id, expires) in renewed {
+                wire.message(1, |wire| {
+                    wire.text(1, id.as_str());
+                    wire.int(2, expires.nanos());
+                });
+            }
+            missing
+                .iter()
+                .for_each(|id| wire.item(2, id.as_str().as_bytes()));
+        }),
+        Answer::Linked(members) => wire.message(5, |wire| {
+            for member in members {
+                wire.message(1, |wire| write_answer(member, wire));
+            }
+        }),
+        Answer::Reserved { verdict, hold } => wire.message(6, |wire| {
+            write_charged(verdict, &None, hold.as_deref(), wire);
+        }),
+        Answer::Committed {
+            verdict,
+            hold,
+            allocation,
+        } => wire.message(7, |wire| {
+            write_charged(verdict, allocation, Some(hold), wire);
+        }),
+        Answer::Hold(hold) => wire.message(8, |wire| write_hold(hold, wire)),
+        Answer::Subject(subject) => wire.message(9, |wire| {
+            wire.text(1, subject.name.as_str());
+            wire.message(2, |wire| write_profile(&subject.profile, wire));
+        }),
+        Answer::Resource(resource) => {
+            wire.message(10, |wire| wire.fields(&body_of_resource(resource)))
+        }
+        Answer::Quotas(quotas) => wire.message(11, |wire| {
+            for answer in quotas {
+                wire.message(1, |wire| {
+                    wire.text(1, answer.target.as_str());
+                    wire.message(2, |wire| wire.fields(&body_of_quota(&answer.quota)));
+                    let warnings = answer.warnings.iter();
+                    warnings.for_each(|text| wire.item(3, text.as_bytes()));
+                });
+            }
+        }),
+        Answer::Corrected(counts) => wire.message(12, |wire| {
+            for (subject, resource, counted) in counts {
+                wire.message(1, |wire| {
+                    wire.text(1, subject.as_str());
+                    wire.text(2, resource.as_str());
+                    wire.int(3, *counted);
+                });
+            }
+        }),
+        Answer::Deleted => wire.message(13, |_| {}),
+        Answer::ClockAccepted { offset_ns } => wire.given_int(14, Some(*offset_ns)),
+        Answer::Undecided => wire.message(15, |_| {}),
     }
 }
 
@@ -177,92 +274,6 @@ pub(crate) fn outcome_of_body(body: OutcomeBody) -> Result<Outcome, FormatError>
         answer: answer_of_body(answer)?,
         decided: Timestamp::from_nanos(body.decided),
     })
-}
-
-fn body_of_answer(answer: &Answer) -> AnswerBody {
-    let kind = match answer {
-        Answer::Charged {
-            verdict,
-            allocation,
-        } => KindBody::Charged(ChargedBody {
-            verdict: Some(body_of_verdict(verdict)),
-            allocation: allocation.as_deref().map(body_of_allocation),
-            hold: None,
-        }),
-        Answer::Reserved { verdict, hold } => KindBody::Reserved(ChargedBody {
-            verdict: Some(body_of_verdict(verdict)),
-            allocation: None,
-            hold: hold.as_deref().map(body_of_hold),
-        }),
-        Answer::Committed {
-            verdict,
-            hold,
-            allocation,
-        } => KindBody::Committed(ChargedBody {
-            verdict: Some(body_of_verdict(verdict)),
-            allocation: allocation.as_deref().map(body_of_allocation),
-            hold: Some(body_of_hold(hold)),
-        }),
-        Answer::Hold(hold) => KindBody::Hold(body_of_hold(hold)),
-        Answer::Released {
-            amounts,
-            allocation,
-        } => KindBody::Released(ReleasedBody {
-            amounts: bodies_of_amounts(amounts),
-            allocation: allocation.as_deref().map(body_of_allocation),
-        }),
-        Answer::ReleasedMatching {
-            released,
-            more,
-            amounts,
-        } => KindBody::Matching(MatchingBody {
-            released: *released,
-            more: *more,
-            amounts: bodies_of_amounts(amounts),
-        }),
-        Answer::Renewed { renewed, missing } => KindBody::Renewed(RenewedBody {
-            renewed: renewed
-                .iter()
-                .map(|(id, expires)| RenewalBody {
-                    id: id.as_str().to_owned(),
-                    expires: expires.nanos(),
-                })
-                .collect(),
-            missing: missing.iter().map(ToString::to_string).collect(),
-        }),
-        Answer::Linked(members) => KindBody::Linked(LinkedBody {
-            members: members.iter().map(body_of_answer).collect(),
-        }),
-        Answer::Subject(subject) => KindBody::Subject(SubjectAnswerBody {
-            name: subject.name.as_str().to_owned(),
-            profile: Some(body_of_profile(&subject.profile)),
-        }),
-        Answer::Resource(resource) => KindBody::Resource(body_of_resource(resource)),
-        Answer::Quotas(quotas) => KindBody::Quotas(QuotasAnswerBody {
-            quotas: quotas
-                .iter()
-                .map(|answer| QuotaAnswerBody {
-                    target: answer.target.to_string(),
-                    quota: Some(body_of_quota(&answer.quota)),
-                    warnings: answer.warnings.clone(),
-                })
-                .collect(),
-        }),
-        Answer::Corrected(counts) => KindBody::Corrected(CorrectedBody {
-            counts: counts
-                .iter()
-                .map(|(subject, resource, counted)| CountBody {
-                    subject: subject.as_str().to_owned(),
-                    resource: resource.as_str().to_owned(),
-                    counted: *counted,
-                })
-                .collect(),
-        }),
-        Answer::Deleted => KindBody::Deleted(EmptyBody {}),
-        Answer::Undecided => KindBody::Undecided(EmptyBody {}),
-        Answer::ClockAccepted { offset_ns } => KindBody::ClockAccepted(*offset_ns),
-    };
-    AnswerBody { kind: Some(kind) }
 }
 
 fn answer_of_body(body: AnswerBody) -> Result<Answer, FormatError> {

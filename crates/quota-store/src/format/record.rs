@@ -22,8 +22,9 @@ use super::quota::{
     PeriodBody, QuotaBody, body_of_period, body_of_quota, period_of_body, quota_of_body,
 };
 use super::row::{
-    AllocationBody, HoldBody, allocation_of_body, body_of_allocation, body_of_hold, hold_of_body,
+    AllocationBody, HoldBody, allocation_of_body, hold_of_body, write_allocation, write_hold,
 };
+use super::wire::Wire;
 
 const META: u8 = b'm';
 const RESOURCE: u8 = b'r';
@@ -85,14 +86,6 @@ pub(crate) struct ImageBody {
     pub(crate) record: Option<Vec<u8>>,
     #[prost(bool, tag = "3")]
     pub(crate) fresh: bool,
-}
-
-pub(crate) fn body_of_image(image: &Image) -> ImageBody {
-    ImageBody {
-        key: key_bytes(&image.key),
-        record: image.record.as_ref().map(record_bytes),
-        fresh: image.fresh,
-    }
 }
 
 pub(crate) fn image_of_body(body: &ImageBody) -> Result<Image, FormatError> {
@@ -247,29 +240,37 @@ struct FloorBody {
     refusals: u64,
 }
 
+/// A record on its own, as it stands in a row.
 pub(crate) fn record_bytes(record: &Record) -> Vec<u8> {
+    let mut wire = Wire::default();
+    write_record(record, &mut wire);
+    wire.into_bytes()
+}
+
+/// The version byte and the record.
+pub(crate) fn write_record(record: &Record, wire: &mut Wire) {
+    wire.byte(super::VERSION);
     match record {
-        Record::Meta(meta) => super::versioned_bytes(&MetaBody {
-            revision: meta.revision,
-            forgotten: Some(body_of_floor(&meta.forgotten)),
-        }),
-        Record::Resource(resource) => super::versioned_bytes(&body_of_resource(resource)),
-        Record::Subject { profile, accounts } => super::versioned_bytes(&SubjectBody {
-            profile: Some(body_of_profile(profile)),
-            accounts: accounts
-                .iter()
-                .map(|(resource, account)| body_of_account(resource, account))
-                .collect(),
-        }),
-        Record::Quotas(quotas) => super::versioned_bytes(&QuotasBody {
-            quotas: quotas.iter().map(|quota| body_of_quota(quota)).collect(),
-        }),
-        Record::Allocation(allocation) => super::versioned_bytes(&body_of_allocation(allocation)),
-        Record::Hold(hold) => super::versioned_bytes(&body_of_hold(hold)),
-        Record::Dying(revision) => super::versioned_bytes(&DyingBody {
-            revision: *revision,
-        }),
-        Record::Floor(floor) => super::versioned_bytes(&body_of_floor(floor)),
+        Record::Meta(meta) => {
+            wire.uint(1, meta.revision);
+            wire.message(2, |wire| write_floor(&meta.forgotten, wire));
+        }
+        Record::Resource(resource) => wire.fields(&body_of_resource(resource)),
+        Record::Subject { profile, accounts } => {
+            wire.message(1, |wire| write_profile(profile, wire));
+            for (resource, account) in accounts {
+                wire.message(2, |wire| write_account(resource, account, wire));
+            }
+        }
+        Record::Quotas(quotas) => {
+            for quota in quotas.iter() {
+                wire.message(1, |wire| wire.fields(&body_of_quota(quota)));
+            }
+        }
+        Record::Allocation(allocation) => write_allocation(allocation, wire),
+        Record::Hold(hold) => write_hold(hold, wire),
+        Record::Dying(revision) => wire.uint(1, *revision),
+        Record::Floor(floor) => write_floor(floor, wire),
     }
 }
 
@@ -313,44 +314,37 @@ pub(crate) fn record_of_bytes(key: &RecordKey, bytes: &[u8]) -> Result<Record, F
     })
 }
 
-fn body_of_account(resource: &ResourceKey, account: &Account) -> AccountBody {
-    let bucket = |(quota, bucket): &(Id, Bucket)| {
+fn write_account(resource: &ResourceKey, account: &Account, wire: &mut Wire) {
+    wire.text(1, resource.as_str());
+    wire.int(2, account.used);
+    wire.int(3, account.held);
+    for count in &account.counts {
+        wire.message(4, |wire| {
+            wire.message(1, |wire| wire.fields(&body_of_period(&count.period)));
+            wire.int(2, count.start.nanos());
+            wire.int(3, count.opened.nanos());
+            wire.int(4, count.used);
+        });
+    }
+    for (quota, bucket) in &account.buckets {
         let (owed, interval_ns, at) = bucket.parts();
         let bytes = owed.to_be_bytes();
         let (high, low) = bytes.split_at(8);
         let half = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("half of 16 bytes"));
-        BucketBody {
-            quota: quota.as_str().to_owned(),
-            owed_high: half(high),
-            owed_low: half(low),
-            interval_ns,
-            at: at.nanos(),
-        }
-    };
-    AccountBody {
-        resource: resource.as_str().to_owned(),
-        used: account.used,
-        held: account.held,
-        counts: account
-            .counts
-            .iter()
-            .map(|count| CountBody {
-                period: Some(body_of_period(&count.period)),
-                start: count.start.nanos(),
-                opened: count.opened.nanos(),
-                used: count.used,
-            })
-            .collect(),
-        buckets: account.buckets.iter().map(bucket).collect(),
-        standings: account
-            .standings
-            .iter()
-            .map(|(quota, standing)| StandingBody {
-                quota: quota.as_str().to_owned(),
-                over: standing.level == Level::Over,
-                until: standing.until.map(Timestamp::nanos),
-            })
-            .collect(),
+        wire.message(5, |wire| {
+            wire.text(1, quota.as_str());
+            wire.uint(2, half(high));
+            wire.uint(3, half(low));
+            wire.int(4, interval_ns);
+            wire.int(5, at.nanos());
+        });
+    }
+    for (quota, standing) in &account.standings {
+        wire.message(6, |wire| {
+            wire.text(1, quota.as_str());
+            wire.bool(2, standing.level == Level::Over);
+            wire.given_int(3, standing.until.map(Timestamp::nanos));
+        });
     }
 }
 
@@ -394,12 +388,10 @@ fn account_of_body(body: AccountBody) -> Result<(ResourceKey, Account), FormatEr
     Ok((ResourceKey::parse(&body.resource)?, account))
 }
 
-fn body_of_floor(floor: &Floor) -> FloorBody {
-    FloorBody {
-        since: floor.since.nanos(),
-        outcomes: floor.outcomes,
-        refusals: floor.refusals,
-    }
+fn write_floor(floor: &Floor, wire: &mut Wire) {
+    wire.int(1, floor.since.nanos());
+    wire.uint(2, floor.outcomes);
+    wire.uint(3, floor.refusals);
 }
 
 fn floor_of_body(body: FloorBody) -> Floor {
@@ -456,14 +448,21 @@ pub(crate) fn resource_of_body(body: ResourceBody) -> Result<Resource, FormatErr
     })
 }
 
-pub(crate) fn body_of_profile(profile: &Profile) -> ProfileBody {
-    ProfileBody {
-        display_name: profile.display_name.clone(),
-        labels: profile.labels.clone(),
-        incarnation: profile.incarnation,
-        created: profile.created.nanos(),
-        updated: profile.updated.nanos(),
-        version: profile.version,
+pub(super) fn write_profile(profile: &Profile, wire: &mut Wire) {
+    wire.text(1, &profile.display_name);
+    write_labels(2, &profile.labels, wire);
+    wire.uint(3, profile.incarnation);
+    wire.int(4, profile.created.nanos());
+    wire.int(5, profile.updated.nanos());
+    wire.uint(6, profile.version);
+}
+
+pub(super) fn write_labels(tag: u32, labels: &BTreeMap<String, String>, wire: &mut Wire) {
+    for (key, value) in labels {
+        wire.message(tag, |wire| {
+            wire.text(1, key);
+            wire.text(2, value);
+        });
     }
 }
 
@@ -475,6 +474,15 @@ pub(crate) fn profile_of_body(body: ProfileBody) -> Profile {
         created: Timestamp::from_nanos(body.created),
         updated: Timestamp::from_nanos(body.updated),
         version: body.version,
+    }
+}
+
+pub(super) fn write_amounts(tag: u32, amounts: &[(ResourceKey, i64)], wire: &mut Wire) {
+    for (resource, amount) in amounts {
+        wire.message(tag, |wire| {
+            wire.text(1, resource.as_str());
+            wire.int(2, *amount);
+        });
     }
 }
 

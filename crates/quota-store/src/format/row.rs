@@ -10,7 +10,8 @@ use quota_core::name::{Id, SubjectName};
 use quota_core::time::Timestamp;
 
 use super::FormatError;
-use super::record::{AmountBody, amounts_of_bodies, bodies_of_amounts};
+use super::record::{AmountBody, amounts_of_bodies, write_amounts, write_labels};
+use super::wire::Wire;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct AllocationBody {
@@ -77,25 +78,21 @@ pub(crate) struct HoldBody {
     late: bool,
 }
 
-pub(crate) fn body_of_allocation(allocation: &Allocation) -> AllocationBody {
-    AllocationBody {
-        subject: allocation.subject.as_str().to_owned(),
-        also: texts(&allocation.also),
-        incarnations: allocation.incarnations.clone(),
-        id: allocation
-            .id
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        amounts: bodies_of_amounts(&allocation.amounts),
-        generation: allocation.generation,
-        labels: allocation.labels.clone(),
-        source: allocation.source.clone(),
-        purpose: allocation.purpose.clone(),
-        created: allocation.created.nanos(),
-        updated: allocation.updated.nanos(),
-        expires: allocation.expires.map(Timestamp::nanos),
+pub(super) fn write_allocation(allocation: &Allocation, wire: &mut Wire) {
+    wire.text(1, allocation.subject.as_str());
+    for name in &allocation.also {
+        wire.item(2, name.as_str().as_bytes());
     }
+    wire.uints(3, &allocation.incarnations);
+    wire.text(4, allocation.id.as_ref().map_or("", Id::as_str));
+    write_amounts(5, &allocation.amounts, wire);
+    wire.uint(6, allocation.generation);
+    write_labels(7, &allocation.labels, wire);
+    wire.text(8, &allocation.source);
+    wire.text(9, &allocation.purpose);
+    wire.int(10, allocation.created.nanos());
+    wire.int(11, allocation.updated.nanos());
+    wire.given_int(12, allocation.expires.map(Timestamp::nanos));
 }
 
 pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, FormatError> {
@@ -121,25 +118,28 @@ pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, For
     })
 }
 
-pub(crate) fn body_of_hold(hold: &Hold) -> HoldBody {
-    HoldBody {
-        subject: hold.subject.as_str().to_owned(),
-        also: texts(&hold.also),
-        incarnations: hold.incarnations.clone(),
-        id: hold.id.as_str().to_owned(),
-        allocation: hold.allocation.as_str().to_owned(),
-        amounts: bodies_of_amounts(&hold.amounts),
-        spent: bodies_of_amounts(&hold.spent),
-        generation: hold.generation,
-        labels: hold.labels.clone(),
-        source: hold.source.clone(),
-        purpose: hold.purpose.clone(),
-        created: hold.created.nanos(),
-        expires: hold.expires.nanos(),
-        end: hold.ended.map_or(0, |(end, _)| number_of_end(end)),
-        ended: hold.ended.map_or(0, |(_, at)| at.nanos()),
-        late: hold.late,
+pub(super) fn write_hold(hold: &Hold, wire: &mut Wire) {
+    wire.text(1, hold.subject.as_str());
+    for name in &hold.also {
+        wire.item(2, name.as_str().as_bytes());
     }
+    wire.uints(3, &hold.incarnations);
+    wire.text(4, hold.id.as_str());
+    wire.text(5, hold.allocation.as_str());
+    write_amounts(6, &hold.amounts, wire);
+    write_amounts(7, &hold.spent, wire);
+    wire.uint(8, hold.generation);
+    write_labels(9, &hold.labels, wire);
+    wire.text(10, &hold.source);
+    wire.text(11, &hold.purpose);
+    wire.int(12, hold.created.nanos());
+    wire.int(13, hold.expires.nanos());
+    let (end, ended) = hold
+        .ended
+        .map_or((0, 0), |(end, at)| (number_of_end(end), at.nanos()));
+    wire.uint(14, end.into());
+    wire.int(15, ended);
+    wire.bool(16, hold.late);
 }
 
 pub(crate) fn hold_of_body(body: HoldBody) -> Result<Hold, FormatError> {

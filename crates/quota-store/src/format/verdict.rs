@@ -11,6 +11,7 @@ use quota_core::time::Timestamp;
 use quota_core::verdict::{Decision, Finding, Headroom, Reason, Verdict};
 
 use super::FormatError;
+use super::wire::Wire;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct VerdictBody {
@@ -107,23 +108,47 @@ struct HeadroomBody {
     window: Option<WindowBody>,
 }
 
-pub(crate) fn body_of_verdict(verdict: &Verdict) -> VerdictBody {
-    VerdictBody {
-        decision: match verdict.decision {
-            Decision::Granted => 1,
-            Decision::Partial => 2,
-            Decision::Delayed => 3,
-            Decision::Denied => 4,
-        },
-        refusals: bodies_of_findings(&verdict.refusals),
-        exceeded: bodies_of_findings(&verdict.exceeded),
-        warnings: bodies_of_findings(&verdict.warnings),
-        shadows: bodies_of_findings(&verdict.shadows),
-        near: verdict.near.iter().map(body_of_headroom).collect(),
-        tightest: verdict.tightest.iter().map(body_of_headroom).collect(),
-        unbounded: verdict.unbounded.iter().map(ToString::to_string).collect(),
-        delay_ns: nanos(verdict.delay),
-        partial: verdict.partial,
+pub(super) fn write_verdict(verdict: &Verdict, wire: &mut Wire) {
+    let decision = match verdict.decision {
+        Decision::Granted => 1,
+        Decision::Partial => 2,
+        Decision::Delayed => 3,
+        Decision::Denied => 4,
+    };
+    wire.uint(1, decision);
+    let findings = [
+        (2, &verdict.refusals),
+        (3, &verdict.exceeded),
+        (4, &verdict.warnings),
+        (5, &verdict.shadows),
+    ];
+    for (tag, findings) in findings {
+        for finding in findings {
+            wire.message(tag, |wire| wire.fields(&body_of_finding(finding)));
+        }
+    }
+    for (tag, headroom) in [(6, &verdict.near), (7, &verdict.tightest)] {
+        for headroom in headroom {
+            wire.message(tag, |wire| write_headroom(headroom, wire));
+        }
+    }
+    for resource in &verdict.unbounded {
+        wire.item(8, resource.as_str().as_bytes());
+    }
+    wire.uint(9, nanos(verdict.delay));
+    wire.given_int(10, verdict.partial);
+}
+
+fn write_headroom(headroom: &Headroom, wire: &mut Wire) {
+    wire.text(1, headroom.subject.as_str());
+    wire.text(2, headroom.resource.as_str());
+    wire.text(3, headroom.quota.as_str());
+    let pattern = headroom.pattern.as_ref();
+    wire.text(4, pattern.map_or("", SubjectPattern::as_str));
+    wire.int(5, headroom.limit);
+    wire.int(6, headroom.taken);
+    if let Some(window) = headroom.window {
+        wire.message(7, |wire| wire.fields(&body_of_window(window)));
     }
 }
 
@@ -151,10 +176,6 @@ pub(crate) fn verdict_of_body(body: VerdictBody) -> Result<Verdict, FormatError>
         delay: Duration::from_nanos(body.delay_ns),
         partial: body.partial,
     })
-}
-
-fn bodies_of_findings(findings: &[Finding]) -> Vec<FindingBody> {
-    findings.iter().map(body_of_finding).collect()
 }
 
 pub(super) fn body_of_finding(finding: &Finding) -> FindingBody {
@@ -219,18 +240,6 @@ pub(super) fn finding_of_body(body: FindingBody) -> Result<Finding, FormatError>
         shortfall: body.shortfall,
         retry: body.retry.map(length_of_body).transpose()?,
     })
-}
-
-fn body_of_headroom(headroom: &Headroom) -> HeadroomBody {
-    HeadroomBody {
-        subject: headroom.subject.as_str().to_owned(),
-        resource: headroom.resource.as_str().to_owned(),
-        quota: headroom.quota.as_str().to_owned(),
-        pattern: text(headroom.pattern.as_ref()),
-        limit: headroom.limit,
-        taken: headroom.taken,
-        window: headroom.window.map(body_of_window),
-    }
 }
 
 fn headroom_of_body(body: HeadroomBody) -> Result<Headroom, FormatError> {

@@ -51,6 +51,14 @@ pub(super) fn write(
     bytes.resize(padded(body.len()), 0);
 }
 
+/// The body in a frame that was written.
+pub(super) fn body(frame: &[u8], bytes: usize) -> &[u8] {
+    let end = HEADER_BYTES.saturating_add(bytes);
+    frame
+        .get(HEADER_BYTES..end)
+        .expect("a frame holds what was written to it")
+}
+
 /// Bytes that a frame takes.
 pub(super) fn padded(body_bytes: usize) -> usize {
     HEADER_BYTES

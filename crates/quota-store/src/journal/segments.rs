@@ -49,6 +49,8 @@ pub struct SegmentJournal {
     first: u64,
     /// Room for the next frame: pages that are given back are cleared before they come again.
     frame: Vec<u8>,
+    /// The batch in there whose hash is not made yet: its sequence, and the bytes of its body.
+    unhashed: Option<(u64, usize)>,
 }
 
 /// The segment that is written to. There is none after a failure: the next append makes a fresh one.
@@ -135,6 +137,10 @@ impl SegmentJournal {
 
     fn appended(&mut self, sequence: u64, body: &[u8]) {
         self.previous = frame::hash(&self.previous, sequence, body);
+        self.published(sequence);
+    }
+
+    fn published(&mut self, sequence: u64) {
         self.next = sequence.saturating_add(1);
         self.shared.durable.publish(self.next);
     }
@@ -158,6 +164,7 @@ impl Journal for SegmentJournal {
             let text = format!("a batch of {} bytes; at most {BODY_BYTES_MAX}", body.len());
             return Err(AppendError::Unknown(io::Error::other(text)));
         }
+        self.catch_up();
         let durable = sequence.saturating_sub(1);
         let mut frame = std::mem::take(&mut self.frame);
         frame::write(sequence, durable, &self.previous, body, &mut frame);
@@ -171,10 +178,16 @@ impl Journal for SegmentJournal {
                 .map(|()| active.offset = active.offset.saturating_add(frame.len() as u64)),
             None => self.fresh_segment(sequence, &frame),
         };
-        if frame.capacity() <= FRAME_KEPT_BYTES {
+        let kept = frame.capacity() <= FRAME_KEPT_BYTES;
+        if kept {
             self.frame = frame;
         }
         match appended {
+            Ok(()) if kept => {
+                self.unhashed = Some((sequence, body.len()));
+                self.published(sequence);
+                Ok(())
+            }
             Ok(()) => {
                 self.appended(sequence, body);
                 Ok(())
@@ -184,6 +197,14 @@ impl Journal for SegmentJournal {
                 Err(AppendError::Unknown(error))
             }
         }
+    }
+
+    fn catch_up(&mut self) {
+        let Some((sequence, bytes)) = self.unhashed.take() else {
+            return;
+        };
+        let body = frame::body(&self.frame, bytes);
+        self.previous = frame::hash(&self.previous, sequence, body);
     }
 
     fn reader(&self) -> Arc<dyn JournalReader> {

@@ -26,6 +26,7 @@ impl SegmentJournal {
             previous: [0; 32],
             first: 1,
             frame: Vec::new(),
+            unhashed: None,
         };
         let segments = journal.read_headers()?;
         journal.check_extent(&segments)?;

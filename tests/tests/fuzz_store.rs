@@ -128,7 +128,7 @@ fn check_batch(bytes: &[u8]) -> bool {
         let numbers = told.first.checked_add(told.events.len() as u64);
         assert!(numbers.is_none_or(|next| next == read.next_event));
     }
-    let footprint = bounded(bytes.len(), || Footprint::read(bytes.to_vec()));
+    let footprint = bounded(bytes.len(), || Footprint::read(bytes));
     let answered = |answer: &Arc<quota_core::event::Remembered>| Event {
         at: read.stamp.now,
         revision: answer.revision,

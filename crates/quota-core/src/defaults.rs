@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::hash::HashMap;
-use crate::name::{ResourceKey, SubjectPattern};
+use crate::name::{ResourceKey, SubjectPattern, split};
 use crate::quota::{Quota, QuotaList};
 
 /// The quotas of the patterns that match; few do.
@@ -134,11 +134,11 @@ impl Defaults {
 impl Node {
     /// Depth first, literal before `*`: the order of specificity.
     fn walk<'a>(&'a self, rest: Option<&str>, found: &mut Matching<'a>) {
-        let Some((collection, rest)) = rest.and_then(|rest| rest.split_once('/')) else {
+        let Some((collection, rest)) = rest.and_then(split) else {
             found.extend(&self.here);
             return;
         };
-        let (id, rest) = match rest.split_once('/') {
+        let (id, rest) = match split(rest) {
             Some((id, rest)) => (id, Some(rest)),
             None => (rest, None),
         };

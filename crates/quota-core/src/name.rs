@@ -149,12 +149,17 @@ impl SubjectName {
     }
 }
 
+/// What comes before and after the first `/`. Names are short: to look at each byte takes less than a search.
+pub(crate) fn split(name: &str) -> Option<(&str, &str)> {
+    let at = name.bytes().position(|byte| byte == b'/')?;
+    Some((name.get(..at)?, name.get(at.saturating_add(1)..)?))
+}
+
 /// The first pair of a well-formed name or pattern.
 pub fn first_pair(name: &str) -> &str {
-    match name.match_indices('/').nth(1) {
-        Some((end, _)) => name.get(..end).unwrap_or(name),
-        None => name,
-    }
+    let below = split(name).and_then(|(_, rest)| split(rest));
+    let end = below.map(|(_, below)| name.len().saturating_sub(below.len().saturating_add(1)));
+    end.and_then(|end| name.get(..end)).unwrap_or(name)
 }
 
 /// The parent of a well-formed name.
@@ -269,12 +274,14 @@ fn check_pairs(text: &str, stars: bool) -> Result<(), NameError> {
     if pairs > PAIRS_MAX {
         return wrong(format!("has {pairs} pairs; at most {PAIRS_MAX}"));
     }
-    let mut parts = text.split('/');
-    while let (Some(collection), Some(id)) = (parts.next(), parts.next()) {
+    let mut rest = Some(text);
+    while let Some((collection, pair)) = rest.and_then(split) {
+        let (id, below) = split(pair).map_or((pair, None), |(id, below)| (id, Some(below)));
         check_collection(collection)?;
         if !(stars && id == "*") {
             check_id(id)?;
         }
+        rest = below;
     }
     Ok(())
 }
@@ -300,7 +307,8 @@ pub fn check_collection(text: &str) -> Result<(), NameError> {
 }
 
 fn check_id(text: &str) -> Result<(), NameError> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~@:+=-".contains(&b);
+    let sign = |b| matches!(b, b'.' | b'_' | b'~' | b'@' | b':' | b'+' | b'=' | b'-');
+    let fits = |b: u8| b.is_ascii_alphanumeric() || sign(b);
     if text.is_empty() || text.len() > ID_BYTES_MAX || !text.bytes().all(fits) {
         return Err(NameError(format!(
             "{} is no id: 1 to {ID_BYTES_MAX} of [A-Za-z0-9._~@:+=-]",

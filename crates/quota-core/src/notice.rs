@@ -118,29 +118,19 @@ pub struct Changed<'a> {
 }
 
 impl Ledger {
-    /// The accounts that changed since the last images were taken, in the order of their names and resources.
-    pub fn changed(&self) -> Vec<Changed<'_>> {
-        let accounts = self.touched.accounts().map(|(name, account)| Changed {
+    /// The accounts that changed since the last images were taken, in no order.
+    pub fn changed(&self) -> impl Iterator<Item = Changed<'_>> {
+        self.touched.accounts().map(|(name, account)| Changed {
             name,
             resource: &account.resource,
             usage: account.usage,
             event: account.event as usize,
-        });
-        let mut accounts: Vec<Changed<'_>> = accounts.collect();
-        accounts.sort_unstable_by(|one, other| {
-            (one.name, one.resource).cmp(&(other.name, other.resource))
-        });
-        accounts
+        })
     }
 
     /// What else there is to tell after these events, all that were absorbed since the last images were taken;
     /// pure. The answer is to be absorbed in its turn.
-    pub fn announce(
-        &self,
-        now: Timestamp,
-        events: &[Event],
-        changed: &[Changed<'_>],
-    ) -> Vec<Event> {
+    pub fn announce(&self, now: Timestamp, events: &[Event]) -> Vec<Event> {
         let mut told: Vec<Event> = Vec::new();
         for event in events {
             if let Change::Charged(charged) = &event.change {
@@ -156,16 +146,20 @@ impl Ledger {
                 }));
             }
         }
-        for account in changed {
+        let mut crossed: Vec<(Crossing, usize)> = Vec::new();
+        for account in self.changed() {
             let crossings = self.crossings(now, account.name, account.resource);
-            let crossed = crossings.into_iter().map(|crossing| {
-                let event = events.get(account.event);
-                let cause = event.map(|event| (event.operation.clone(), event.provenance.clone()));
-                let cause: Cause = cause.unwrap_or_default();
-                self.notice(now, cause, Change::Crossed(Box::new(crossing)))
-            });
-            told.extend(crossed);
+            crossed.extend(crossings.into_iter().map(|found| (found, account.event)));
         }
+        crossed.sort_by(|(one, _), (other, _)| {
+            (&one.subject, &one.resource).cmp(&(&other.subject, &other.resource))
+        });
+        told.extend(crossed.into_iter().map(|(crossing, event)| {
+            let event = events.get(event);
+            let cause = event.map(|event| (event.operation.clone(), event.provenance.clone()));
+            let change = Change::Crossed(Box::new(crossing));
+            self.notice(now, cause.unwrap_or_default(), change)
+        }));
         told
     }
 

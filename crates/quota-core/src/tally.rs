@@ -4,11 +4,14 @@
 //! kill loses the counts of at most a second of refusals, which changed nothing. Whose usage changed stands in the
 //! journal, and is told after a start.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
 
 use crate::Ledger;
 use crate::command::{Action, Command};
 use crate::event::{Change, Event};
+use crate::hash::HashMap;
 use crate::name::{ResourceKey, SubjectName};
 use crate::notice::{Cause, Changed, Refused, UsageNow};
 use crate::outcome::Answer;
@@ -29,22 +32,29 @@ pub struct Tally {
     /// The second since the Unix epoch that is counted.
     second: i64,
     counted: Counted,
-    over: Counted,
+    over: Over,
 }
 
+/// What changed of a subject.
+type Resources = SmallVec<[ResourceKey; 1]>;
+
+/// Found by hash while it is counted: a busy group looks for thousands.
 #[derive(Default, Debug)]
 struct Counted {
     refused: BTreeMap<Key, (Refused, Cause)>,
-    stirred: BTreeMap<SubjectName, BTreeSet<ResourceKey>>,
+    stirred: HashMap<SubjectName, Resources>,
 }
 
-impl Counted {
-    fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.stirred.is_empty()
-    }
+/// In the order in which it is told.
+#[derive(Default, Debug)]
+struct Over {
+    refused: BTreeMap<Key, (Refused, Cause)>,
+    stirred: BTreeMap<SubjectName, Resources>,
+}
 
+impl Over {
     /// Takes over what came later.
-    fn add(&mut self, later: Self) {
+    fn add(&mut self, later: Counted) {
         for (key, (refused, cause)) in later.refused {
             match self.refused.get_mut(&key) {
                 Some((have, by)) => {
@@ -57,8 +67,13 @@ impl Counted {
                 }
             }
         }
+        if self.stirred.is_empty() {
+            self.stirred = later.stirred.into_iter().collect();
+            return;
+        }
         for (name, resources) in later.stirred {
-            self.stirred.entry(name).or_default().extend(resources);
+            let known = self.stirred.entry(name).or_default();
+            resources.iter().for_each(|resource| put(known, resource));
         }
     }
 }
@@ -120,7 +135,7 @@ impl Tally {
     }
 
     /// Notes whose usage changed.
-    pub fn stirred(&mut self, now: Timestamp, changed: &[Changed<'_>]) {
+    pub fn stirred<'a>(&mut self, now: Timestamp, changed: impl Iterator<Item = Changed<'a>>) {
         for account in changed {
             if account.usage {
                 self.stir(now, account.name, account.resource);
@@ -133,13 +148,10 @@ impl Tally {
         self.note(now);
         let stirred = &mut self.counted.stirred;
         match stirred.get_mut(name) {
-            Some(resources) if resources.contains(resource) => {}
-            Some(resources) => {
-                resources.insert(resource.clone());
-            }
+            Some(resources) => put(resources, resource),
             None => {
                 let name = SubjectName::of_checked(name);
-                stirred.insert(name, BTreeSet::from([resource.clone()]));
+                stirred.insert(name, Resources::from_iter([resource.clone()]));
             }
         }
     }
@@ -165,12 +177,17 @@ impl Tally {
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.counted.is_empty() && self.over.is_empty()
+        self.counted.refused.is_empty() && self.counted.stirred.is_empty() && self.is_told()
+    }
+
+    /// Whether there is nothing to tell of seconds that are over.
+    fn is_told(&self) -> bool {
+        self.over.refused.is_empty() && self.over.stirred.is_empty()
     }
 
     /// When there is something to tell.
     pub fn due(&self) -> Option<Timestamp> {
-        let second = match self.over.is_empty() {
+        let second = match self.is_told() {
             true => self.second.saturating_add(1),
             false => self.second,
         };
@@ -199,12 +216,18 @@ impl Tally {
     }
 }
 
+fn put(resources: &mut Resources, resource: &ResourceKey) {
+    if let Err(at) = resources.binary_search(resource) {
+        resources.insert(at, resource.clone());
+    }
+}
+
 /// What a subject has now of these resources; none where it is gone, or has accounts of none of them.
 fn usage(
     ledger: &Ledger,
     now: Timestamp,
     subject: SubjectName,
-    resources: BTreeSet<ResourceKey>,
+    resources: Resources,
 ) -> Option<UsageNow> {
     let known = ledger.subject(subject.as_str())?;
     let accounts: Vec<_> = resources

@@ -420,7 +420,7 @@ impl Follower {
                 return Ok(true);
             };
             let footprint =
-                Footprint::read(kept.body).map_err(JournalError::of_batch(kept.sequence))?;
+                Footprint::read(&kept.body).map_err(JournalError::of_batch(kept.sequence))?;
             let mut book = shared.book.lock();
             let told = book.tell(kept.sequence, &footprint, &*shared.engine, shared.rows()?);
             if let Err(error) = told {

@@ -6,14 +6,12 @@
 
 use std::sync::Arc;
 
-use prost::Message;
-use prost::bytes::Bytes;
 use quota_core::name::{ResourceKey, SubjectName};
 use quota_core::quota::{QuotaList, Target};
 use quota_core::record::{Record, RecordKey};
 use quota_core::time::Timestamp;
 
-use crate::format::{self, FormatError};
+use crate::format::{self, Field, Fields, FormatError};
 
 /// What one batch did to accounts.
 #[derive(Clone, PartialEq, Debug)]
@@ -90,155 +88,55 @@ impl Act {
     }
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct FootprintBody {
-    #[prost(int64, tag = "1")]
-    now: i64,
-    #[prost(message, repeated, tag = "4")]
-    events: Vec<EventPart>,
-    #[prost(message, repeated, tag = "5")]
-    images: Vec<ImagePart>,
-}
-
-/// An image as it lies in the batch: most are of rows that nobody here looks at.
-#[derive(Clone, PartialEq, Message)]
-struct ImagePart {
-    #[prost(bytes = "bytes", tag = "1")]
-    key: Bytes,
-    #[prost(bytes = "bytes", optional, tag = "2")]
-    record: Option<Bytes>,
-}
-
-/// The events that matter here; of the others nothing is decoded. In boxes, because there are thousands of them of which
-/// most matter not.
-#[derive(Clone, PartialEq, Message)]
-struct EventPart {
-    #[prost(int64, tag = "1")]
-    at: i64,
-    #[prost(message, optional, boxed, tag = "12")]
-    charged: Option<Box<ChargedPart>>,
-    #[prost(message, optional, boxed, tag = "15")]
-    reset: Option<Box<ResetPart>>,
-    #[prost(message, optional, boxed, tag = "16")]
-    corrected: Option<Box<CorrectedPart>>,
-    #[prost(message, optional, boxed, tag = "22")]
-    refused: Option<Box<RefusedPart>>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ChargedPart {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(string, repeated, tag = "2")]
-    also: Vec<String>,
-    #[prost(message, repeated, tag = "3")]
-    used: Vec<format::AmountBody>,
-    #[prost(message, repeated, tag = "4")]
-    held: Vec<format::AmountBody>,
-    #[prost(int64, optional, tag = "10")]
-    over: Option<i64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ResetPart {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(string, tag = "2")]
-    resource: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CorrectedPart {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(string, repeated, tag = "2")]
-    also: Vec<String>,
-    #[prost(message, repeated, tag = "3")]
-    amounts: Vec<format::AmountBody>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RefusedPart {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(message, optional, tag = "2")]
-    finding: Option<FindingPart>,
-    #[prost(uint64, tag = "3")]
-    count: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct FindingPart {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(string, tag = "2")]
-    resource: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct SubjectPart {
-    #[prost(message, optional, tag = "1")]
-    profile: Option<ProfilePart>,
-    #[prost(message, repeated, tag = "2")]
-    accounts: Vec<AccountPart>,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-struct ProfilePart {
-    #[prost(uint64, tag = "3")]
-    incarnation: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AccountPart {
-    #[prost(string, tag = "1")]
-    resource: String,
-    #[prost(int64, tag = "2")]
-    used: i64,
-    #[prost(int64, tag = "3")]
-    held: i64,
-}
-
 impl Footprint {
     /// Reads it from the bytes of a batch.
-    pub fn read(body: Vec<u8>) -> Result<Self, FormatError> {
-        let body = Bytes::from(body);
-        let message = FootprintBody::decode(body.slice_ref(format::versioned(&body)?))?;
+    pub fn read(body: &[u8]) -> Result<Self, FormatError> {
         let mut footprint = Self {
-            now: Timestamp::from_nanos(message.now),
+            now: Timestamp::default(),
             subjects: Vec::new(),
             quotas: Vec::new(),
             acts: Vec::new(),
         };
         let mut decided = None;
-        for event in message.events {
-            let at = Timestamp::from_nanos(event.at);
-            let act = act(event)?;
-            // What is told besides is a little later, and the batch later still.
-            if act.as_ref().is_some_and(Act::is_of_accounts) {
-                decided.get_or_insert(at);
+        for field in Fields::new(format::versioned(body)?) {
+            match field? {
+                (1, now) => footprint.now = Timestamp::from_nanos(now.int()?),
+                (4, event) => {
+                    let (at, act) = act(event.bytes()?)?;
+                    // What is told besides is a little later, and the batch later still.
+                    if act.as_ref().is_some_and(Act::is_of_accounts) {
+                        decided.get_or_insert(at);
+                    }
+                    footprint.acts.extend(act);
+                }
+                (5, image) => footprint.take(image.bytes()?)?,
+                _ => {}
             }
-            footprint.acts.extend(act);
         }
         footprint.now = decided.unwrap_or(footprint.now);
-        for image in &message.images {
-            footprint.take(image)?;
-        }
         Ok(footprint)
     }
 
-    fn take(&mut self, image: &ImagePart) -> Result<(), FormatError> {
-        if format::is_of_a_row(&image.key) {
+    fn take(&mut self, image: &[u8]) -> Result<(), FormatError> {
+        let (mut key, mut record) = (&[][..], None);
+        for field in Fields::new(image) {
+            match field? {
+                (1, field) => key = field.bytes()?,
+                (2, field) => record = Some(field.bytes()?),
+                _ => {}
+            }
+        }
+        if format::is_of_a_row(key) {
             return Ok(());
         }
-        match format::key_of_bytes(&image.key)? {
+        match format::key_of_bytes(key)? {
             RecordKey::Subject(name) => {
-                let standing = image.record.as_deref().map(standing).transpose()?;
+                let standing = record.map(standing).transpose()?;
                 self.subjects.push((name, standing));
             }
             key @ RecordKey::Quotas(_) => {
-                let read = |bytes: &Bytes| format::record_of_bytes(&key, bytes);
-                let list = match image.record.as_ref().map(read).transpose()? {
+                let read = |bytes| format::record_of_bytes(&key, bytes);
+                let list = match record.map(read).transpose()? {
                     Some(Record::Quotas(list)) => list,
                     _ => Arc::default(),
                 };
@@ -253,54 +151,144 @@ impl Footprint {
 }
 
 fn standing(record: &[u8]) -> Result<Standing, FormatError> {
-    let body = SubjectPart::decode(format::versioned(record)?)?;
-    let accounts = body.accounts.into_iter().map(|account| {
-        let resource = ResourceKey::parse(&account.resource)?;
-        Ok::<_, FormatError>((resource, account.used, account.held))
-    });
-    Ok(Standing {
-        incarnation: body.profile.map_or(0, |profile| profile.incarnation),
-        accounts: accounts.collect::<Result<_, _>>()?,
+    let mut standing = Standing {
+        incarnation: 0,
+        accounts: Vec::new(),
+    };
+    for field in Fields::new(format::versioned(record)?) {
+        match field? {
+            (1, profile) => {
+                for field in Fields::new(profile.bytes()?) {
+                    if let (3, incarnation) = field? {
+                        standing.incarnation = incarnation.uint()?;
+                    }
+                }
+            }
+            (2, account) => {
+                let (mut resource, mut used, mut held) = ("", 0, 0);
+                for field in Fields::new(account.bytes()?) {
+                    match field? {
+                        (1, field) => resource = field.text()?,
+                        (2, field) => used = field.int()?,
+                        (3, field) => held = field.int()?,
+                        _ => {}
+                    }
+                }
+                let resource = ResourceKey::parse(resource)?;
+                standing.accounts.push((resource, used, held));
+            }
+            _ => {}
+        }
+    }
+    Ok(standing)
+}
+
+/// When an event happened, and what of it matters here: of most nothing is looked at.
+fn act(event: &[u8]) -> Result<(Timestamp, Option<Act>), FormatError> {
+    let (mut at, mut act) = (Timestamp::default(), None);
+    for field in Fields::new(event) {
+        match field? {
+            (1, field) => at = Timestamp::from_nanos(field.int()?),
+            (12, field) => act = Some(charged(field.bytes()?)?),
+            (15, field) => act = Some(reset(field.bytes()?)?),
+            (16, field) => act = Some(corrected(field.bytes()?)?),
+            (22, field) => act = Some(refused(field.bytes()?)?),
+            _ => {}
+        }
+    }
+    Ok((at, act))
+}
+
+fn charged(body: &[u8]) -> Result<Act, FormatError> {
+    let (mut subject, mut over) = ("", None);
+    let (mut also, mut used, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for field in Fields::new(body) {
+        match field? {
+            (1, field) => subject = field.text()?,
+            (2, field) => also.push(SubjectName::parse(field.text()?)?),
+            (3, field) => used.push(amount(field)?),
+            (4, field) => held.push(amount(field)?),
+            (10, field) => over = Some(Timestamp::from_nanos(field.int()?)),
+            _ => {}
+        }
+    }
+    Ok(Act::Charged {
+        subject: SubjectName::parse(subject)?,
+        also,
+        used,
+        held,
+        over,
     })
 }
 
-fn act(event: EventPart) -> Result<Option<Act>, FormatError> {
-    if let Some(body) = event.charged {
-        let body = *body;
-        return Ok(Some(Act::Charged {
-            subject: SubjectName::parse(&body.subject)?,
-            also: format::names(&body.also)?,
-            used: format::amounts_of_bodies(body.used)?,
-            held: format::amounts_of_bodies(body.held)?,
-            over: body.over.map(Timestamp::from_nanos),
-        }));
+fn corrected(body: &[u8]) -> Result<Act, FormatError> {
+    let (mut subject, mut also, mut amounts) = ("", Vec::new(), Vec::new());
+    for field in Fields::new(body) {
+        match field? {
+            (1, field) => subject = field.text()?,
+            (2, field) => also.push(SubjectName::parse(field.text()?)?),
+            (3, field) => amounts.push(amount(field)?),
+            _ => {}
+        }
     }
-    if let Some(body) = event.corrected {
-        let body = *body;
-        return Ok(Some(Act::Corrected {
-            subject: SubjectName::parse(&body.subject)?,
-            also: format::names(&body.also)?,
-            amounts: format::amounts_of_bodies(body.amounts)?,
-        }));
+    Ok(Act::Corrected {
+        subject: SubjectName::parse(subject)?,
+        also,
+        amounts,
+    })
+}
+
+fn reset(body: &[u8]) -> Result<Act, FormatError> {
+    let (mut subject, mut resource) = ("", "");
+    for field in Fields::new(body) {
+        match field? {
+            (1, field) => subject = field.text()?,
+            (2, field) => resource = field.text()?,
+            _ => {}
+        }
     }
-    if let Some(body) = event.reset {
-        return Ok(Some(Act::Reset {
-            subject: SubjectName::parse(&body.subject)?,
-            resource: ResourceKey::parse(&body.resource)?,
-        }));
+    Ok(Act::Reset {
+        subject: SubjectName::parse(subject)?,
+        resource: ResourceKey::parse(resource)?,
+    })
+}
+
+fn refused(body: &[u8]) -> Result<Act, FormatError> {
+    let (mut subject, mut limit_of, mut resource, mut count) = ("", "", "", 0);
+    for field in Fields::new(body) {
+        match field? {
+            (1, field) => subject = field.text()?,
+            (2, finding) => {
+                for field in Fields::new(finding.bytes()?) {
+                    match field? {
+                        (1, field) => limit_of = field.text()?,
+                        (2, field) => resource = field.text()?,
+                        _ => {}
+                    }
+                }
+            }
+            (3, field) => count = field.uint()?,
+            _ => {}
+        }
     }
-    if let Some(body) = event.refused {
-        let finding = body
-            .finding
-            .ok_or_else(|| FormatError::damaged("a refusal without its limit"))?;
-        return Ok(Some(Act::Refused {
-            subject: SubjectName::parse(&body.subject)?,
-            limit_of: SubjectName::parse(&finding.subject)?,
-            resource: ResourceKey::parse(&finding.resource)?,
-            count: body.count,
-        }));
+    Ok(Act::Refused {
+        subject: SubjectName::parse(subject)?,
+        limit_of: SubjectName::parse(limit_of)?,
+        resource: ResourceKey::parse(resource)?,
+        count,
+    })
+}
+
+fn amount(field: Field<'_>) -> Result<(ResourceKey, i64), FormatError> {
+    let (mut resource, mut amount) = ("", 0);
+    for field in Fields::new(field.bytes()?) {
+        match field? {
+            (1, field) => resource = field.text()?,
+            (2, field) => amount = field.int()?,
+            _ => {}
+        }
     }
-    Ok(None)
+    Ok((ResourceKey::parse(resource)?, amount))
 }
 
 #[cfg(test)]
@@ -376,7 +364,7 @@ mod tests {
             waiting: false,
         };
         let batch = Batch::new(stamp, 1, 1, &[event], &images);
-        let footprint = Footprint::read(batch.body().to_vec()).unwrap();
+        let footprint = Footprint::read(batch.body()).unwrap();
         assert_eq!(
             footprint.now,
             Contents::read(batch.body()).unwrap().stamp.now

@@ -11,11 +11,10 @@ mod verdict;
 mod wire;
 
 pub(crate) use event::{event_of_bytes, remembered_of_body, told_of_body, write_event};
-pub(crate) use record::{AmountBody, amounts_of_bodies, is_of_a_row};
+pub(crate) use record::is_of_a_row;
 pub(crate) use record::{ImageBody, image_of_body, key_bytes, key_of_bytes, write_record};
 pub(crate) use record::{record_bytes, record_of_bytes};
-pub(crate) use row::names;
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Field, Fields, Wire};
 
 /// Version of every body below.
 pub(crate) const VERSION: u8 = 3;

@@ -174,8 +174,7 @@ fn absorb(ledger: &mut Ledger, events: &[Event]) {
 fn happened(world: &mut BareLedger, events: &[Event]) -> Vec<Event> {
     world.ledger.take_images();
     absorb(&mut world.ledger, events);
-    let changed = world.ledger.changed();
-    world.ledger.announce(world.now, events, &changed)
+    world.ledger.announce(world.now, events)
 }
 
 /// Decides a call, and tells what there is to tell.
@@ -200,8 +199,7 @@ fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
     told.hear(&notices);
     told.check(world, &decided.events);
     // Nothing more is to tell of the same: what was told is remembered.
-    let changed = world.ledger.changed();
-    let again = world.ledger.announce(world.now, &decided.events, &changed);
+    let again = world.ledger.announce(world.now, &decided.events);
     let again = again
         .iter()
         .filter(|event| matches!(event.change, Change::Crossed(_)));
@@ -296,7 +294,7 @@ fn asked(world: &mut BareLedger, tally: &mut Tally, number: u64, line: &str) {
     let reply = decided.reply.unwrap();
     tally.refused(world.now, &command, &reply.outcome.answer);
     happened(world, &decided.events);
-    tally.stirred(world.now, &world.ledger.changed());
+    tally.stirred(world.now, world.ledger.changed());
 }
 
 fn refusals(events: &[Event]) -> Vec<(String, u64)> {

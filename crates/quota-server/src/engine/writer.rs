@@ -307,9 +307,8 @@ impl Writer {
             let now = self.shared.clock.now();
             // Also where nobody calls any more, so that the journal need not keep their answers.
             self.ledger.expire_answers(now, FORGET_MAX);
-            let changed = self.ledger.changed();
-            self.tally.stirred(now, &changed);
-            let told = self.ledger.announce(now, &group.events, &changed);
+            self.tally.stirred(now, self.ledger.changed());
+            let told = self.ledger.announce(now, &group.events);
             self.absorb(told, &mut group);
         }
         let written = match !group.events.is_empty() || self.ledger.images_weight() > 0 {

@@ -7,6 +7,9 @@
 use std::ops::Range;
 
 use prost::Message;
+use prost::encoding::decode_varint;
+
+use super::FormatError;
 
 /// Bytes of messages as they grow; fields in the order of their tags, as prost writes them.
 #[derive(Default)]
@@ -142,6 +145,96 @@ impl Wire {
             value >>= 7;
         }
         self.0.push(low_seven(value));
+    }
+}
+
+/// The fields of a message as they lie in its bytes, in the order in which they were written; for who looks at a few
+/// of thousands.
+pub(crate) struct Fields<'a>(&'a [u8]);
+
+/// What a field holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Field<'a> {
+    /// A number.
+    Number(u64),
+    /// A text, bytes or a message.
+    Bytes(&'a [u8]),
+    /// What no message of ours has.
+    Other,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn field(&mut self) -> Result<(u32, Field<'a>), FormatError> {
+        let key = decode_varint(&mut self.0)?;
+        let tag = u32::try_from(key >> 3).map_err(|_| FormatError::damaged("a field's number"))?;
+        let field = match key & 7 {
+            VARINT => Field::Number(decode_varint(&mut self.0)?),
+            BYTES => {
+                let size = usize::try_from(decode_varint(&mut self.0)?);
+                Field::Bytes(self.take(size.unwrap_or(usize::MAX))?)
+            }
+            1 => self.take(8).map(|_| Field::Other)?,
+            5 => self.take(4).map(|_| Field::Other)?,
+            other => return Err(FormatError::damaged(format!("a field of kind {other}"))),
+        };
+        Ok((tag, field))
+    }
+
+    fn take(&mut self, size: usize) -> Result<&'a [u8], FormatError> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(size)
+            .ok_or_else(|| FormatError::damaged("a field that ends behind its message"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Field<'a>), FormatError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Field<'a> {
+    /// A number with a sign.
+    pub(crate) fn int(self) -> Result<i64, FormatError> {
+        self.uint().map(u64::cast_signed)
+    }
+
+    /// A number.
+    pub(crate) fn uint(self) -> Result<u64, FormatError> {
+        match self {
+            Self::Number(number) => Ok(number),
+            _ => Err(FormatError::damaged("a field that is no number")),
+        }
+    }
+
+    /// Bytes.
+    pub(crate) fn bytes(self) -> Result<&'a [u8], FormatError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            _ => Err(FormatError::damaged("a field that is no bytes")),
+        }
+    }
+
+    /// A text.
+    pub(crate) fn text(self) -> Result<&'a str, FormatError> {
+        std::str::from_utf8(self.bytes()?)
+            .map_err(|error| FormatError::damaged(format!("a text that is none: {error}")))
     }
 }
 

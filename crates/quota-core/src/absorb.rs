@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use thin_vec::ThinVec;
+
 use crate::Ledger;
 use crate::account::Account;
 use crate::allocation::Allocation;
@@ -149,7 +151,7 @@ impl Ledger {
                     let bucket = gauge.fill()?.debited(*amount, at, brim);
                     Some((gauge.quota().id.clone(), bucket))
                 };
-                let buckets: Option<Vec<_>> = self.line(name, at, |line| {
+                let buckets: Option<ThinVec<_>> = self.line(name, at, |line| {
                     let gauges = line.gauges(resource);
                     (!gauges.is_empty()).then(|| gauges.iter().filter_map(debited).collect())
                 });
@@ -181,7 +183,7 @@ impl Ledger {
 
     fn account_mut(&mut self, name: &str, resource: &ResourceKey) -> Option<&mut Account> {
         let slot = self.subjects.get_mut(name)?;
-        Some(slot.change().account_mut(resource))
+        Some(slot.change().account_mut(resource, &self.resources))
     }
 
     /// Refills the buckets of a subject by the quotas in force until now: one of them is about to change.
@@ -196,7 +198,7 @@ impl Ledger {
             let bucket = gauge.fill()?.debited(0, at, false);
             Some((gauge.quota().id.clone(), bucket))
         };
-        let settled: Vec<_> = self.line(name.as_str(), at, |line| {
+        let settled: ThinVec<_> = self.line(name.as_str(), at, |line| {
             let gauges = line.gauges(resource);
             gauges.iter().filter_map(debited).collect()
         });
@@ -236,7 +238,7 @@ impl Ledger {
             let subject = slot.change();
             for (resource, amount) in stake.amounts {
                 let added = stake.adds(amount.saturating_mul(sign));
-                let account = subject.account_mut(resource);
+                let account = subject.account_mut(resource, &self.resources);
                 let (used, held) = (&mut account.used, &mut account.held);
                 for (place, by) in [(used, added.used), (held, added.held)] {
                     *place = place

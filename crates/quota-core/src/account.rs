@@ -1,5 +1,7 @@
 //! Accounts: what one subject, with all below it, has of one resource (C3.4).
 
+use thin_vec::ThinVec;
+
 use crate::ends::Ends;
 use crate::name::Id;
 use crate::notice::Standing;
@@ -54,7 +56,7 @@ pub struct Counted {
     pub since: Option<Timestamp>,
 }
 
-/// An account. No number is negative, and none above [`ACCOUNT_MAX`](crate::amount::ACCOUNT_MAX).
+/// An account. There are millions, and most have none of the lists. No number is negative, and none above [`ACCOUNT_MAX`](crate::amount::ACCOUNT_MAX).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Account {
     /// ALLOCATION and CONCURRENCY: the sum over the allocations that are there, those included whose time is
@@ -65,11 +67,11 @@ pub struct Account {
     /// What of both ends by itself, and when.
     pub ends: Ends,
     /// COUNTER: counts of periods. One that is not current reads zero and goes with the next charge.
-    pub counts: Vec<Count>,
+    pub counts: ThinVec<Count>,
     /// RATE: the bucket of each quota, by the quota's id.
-    pub buckets: Vec<(Id, Bucket)>,
+    pub buckets: ThinVec<(Id, Bucket)>,
     /// Limits that it was last told to be near or above, by the quota's id.
-    pub standings: Vec<(Id, Standing)>,
+    pub standings: ThinVec<(Id, Standing)>,
 }
 
 impl Account {

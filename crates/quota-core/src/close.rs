@@ -150,7 +150,7 @@ impl Ledger {
                 if stake.ends_of(self.kind(resource)).is_some()
                     && let Some(slot) = self.subjects.get_mut(name)
                 {
-                    let account = slot.change().account_mut(resource);
+                    let account = slot.change().account_mut(resource, &self.resources);
                     account.ends.add(second, stake.adds(*amount));
                 }
             }

@@ -148,7 +148,7 @@ impl Ledger {
                 (RecordKey::Subject(name), Record::Subject { profile, accounts }) => {
                     let mut subject = Subject::new(name, profile);
                     for (resource, account) in accounts {
-                        *subject.account_mut(&resource) = account;
+                        *subject.account_mut(&resource, &ledger.resources) = account;
                     }
                     ledger.add_subject(subject);
                 }

@@ -210,7 +210,7 @@ impl Ledger {
         let until = ends(crossing.window, self.crossed(crossing));
         self.forget_looks(name, Some(resource));
         if let Some(slot) = self.subjects.get_mut(name.as_str()) {
-            let account = slot.change().account_mut(resource);
+            let account = slot.change().account_mut(resource, &self.resources);
             account.standings.retain(|(id, _)| *id != crossing.quota);
             if crossing.to != Level::Below {
                 let level = crossing.to;

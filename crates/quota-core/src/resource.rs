@@ -91,6 +91,12 @@ impl Resources {
         self.0.get(key)
     }
 
+    /// The same key, shared where it is known.
+    pub(crate) fn shared(&self, key: &ResourceKey) -> ResourceKey {
+        let known = self.get(key.as_str());
+        known.map_or(key, |known| &known.key).clone()
+    }
+
     /// The kind of a resource; one that nobody defined is an ALLOCATION.
     pub fn kind(&self, key: &ResourceKey) -> Kind {
         self.get(key.as_str())

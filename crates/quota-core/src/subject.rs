@@ -1,12 +1,18 @@
 //! A subject: who it is, what it has in use, and its own quotas (C2, C3.4).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use smallvec::SmallVec;
 
 use crate::account::Account;
 use crate::labels::Labels;
 use crate::name::{ResourceKey, SubjectName};
 use crate::quota::QuotaList;
+use crate::resource::Resources;
 use crate::time::Timestamp;
+
+/// What most subjects have of their own.
+static NO_QUOTAS: LazyLock<Arc<QuotaList>> = LazyLock::new(Arc::default);
 
 /// The state of one subject. The writer owns one; readers see the copies that it publishes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,7 +23,7 @@ pub struct Subject {
     pub profile: Arc<Profile>,
     /// Its own quotas; shared for the same reason.
     pub quotas: Arc<QuotaList>,
-    accounts: Vec<(ResourceKey, Account)>,
+    accounts: SmallVec<[(ResourceKey, Account); 1]>,
 }
 
 /// The part of a subject that only administrators change.
@@ -43,8 +49,8 @@ impl Subject {
         Self {
             name,
             profile,
-            quotas: Arc::default(),
-            accounts: Vec::new(),
+            quotas: NO_QUOTAS.clone(),
+            accounts: SmallVec::new(),
         }
     }
 
@@ -69,12 +75,18 @@ impl Subject {
     }
 
     /// The account of a resource, made where there is none.
-    pub fn account_mut(&mut self, resource: &ResourceKey) -> &mut Account {
+    pub(crate) fn account_mut(
+        &mut self,
+        resource: &ResourceKey,
+        resources: &Resources,
+    ) -> &mut Account {
         let at = match self.accounts.binary_search_by(|(key, _)| key.cmp(resource)) {
             Ok(at) => at,
             Err(at) => {
-                self.accounts
-                    .insert(at, (resource.clone(), Account::default()));
+                // Most have one, and it has its place in here.
+                self.accounts.reserve_exact(1);
+                let account = (resources.shared(resource), Account::default());
+                self.accounts.insert(at, account);
                 at
             }
         };

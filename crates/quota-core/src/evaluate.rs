@@ -282,6 +282,8 @@ fn report_headroom(gauges: &[(&Line<'_>, Gauge<'_>, i64)], verdict: &mut Verdict
                 .push(gauge.headroom(line.subject_name(), limit, taken));
         }
     }
+    // Kept with the answer for an hour: no room for more than there is.
+    verdict.tightest.reserve_exact(tightest.len());
     for (_, remaining, at) in tightest {
         if let Some((line, gauge, requested)) = gauges.get(at) {
             let added = if verdict.is_denied() { 0 } else { *requested };

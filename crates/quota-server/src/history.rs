@@ -8,6 +8,7 @@
 //! to compare it with.
 
 pub mod book;
+mod few;
 mod format;
 pub mod limits;
 pub mod rollup;

@@ -111,7 +111,15 @@ impl Serve {
     }
 }
 
+/// The allocator asks for huge pages, and a page of two megabytes is resident as a whole: an empty server took 65 MB
+/// instead of 14. Where the system has no such switch, nothing is lost but memory.
+fn use_small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 fn main() -> ExitCode {
+    use_small_pages();
     let cli = Cli::parse();
     let (serve, verify) = match &cli.command {
         None => (&cli.serve, false),

@@ -4,7 +4,7 @@
 //! up to which it is told, so a batch that comes a second time, after a crash that lost the position but not the
 //! row, changes nothing: no two rows need be written at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quota_core::amount::Limit;
@@ -18,6 +18,7 @@ use quota_store::Rows;
 use quota_store::footprint::{Act, Footprint, Standing};
 use quota_store::rows::RowsError;
 
+use super::few::Few;
 use super::format;
 use super::limits::{Limits, OwnLimit, own_limits};
 use super::rollup::{Bucket, Change, Level, Range, Rollup, Step};
@@ -118,13 +119,12 @@ impl Swing {
     }
 }
 
-type Tales<'a> = HashMap<&'a str, BTreeMap<ResourceKey, Box<Told>>>;
+type Tales<'a> = HashMap<&'a str, Few<Box<Told>>>;
 
 /// What is open of the history.
 #[derive(Default)]
 pub struct Book {
-    /// In boxes: a tree has room for eleven of what most subjects have one of.
-    pub(super) subjects: HashMap<SubjectName, BTreeMap<ResourceKey, Box<Loaded>>>,
+    pub(super) subjects: HashMap<SubjectName, Few<Box<Loaded>>>,
     pub(super) limits: Limits,
     /// The last batch that was told.
     pub position: u64,
@@ -165,7 +165,7 @@ impl Book {
     pub fn let_go(&mut self) {
         if self.is_full() {
             self.subjects
-                .retain(|_, accounts| accounts.values().any(|account| account.dirty));
+                .retain(|_, accounts| accounts.iter().any(|(_, account)| account.dirty));
         }
     }
 
@@ -242,7 +242,7 @@ impl Book {
         if self.subjects.contains_key(name) {
             return Ok(());
         }
-        let mut accounts = BTreeMap::new();
+        let mut accounts = Few::default();
         rows.scan(&format::subject_prefix(name), &mut |row| {
             let (_, resource) = format::account_of_key(&row.key)?;
             let loaded = Loaded {
@@ -301,7 +301,7 @@ impl Book {
                     for name in charge_set(subject, also) {
                         let tales = tales.entry(name).or_default();
                         for (resource, amount) in amounts {
-                            let told = tales.entry(resource.clone()).or_default();
+                            let told = tales.entry(resource, Box::default);
                             told.counted = told.counted.saturating_add(*amount);
                             told.swing.go(Level {
                                 used: *amount,
@@ -312,7 +312,7 @@ impl Book {
                 }
                 Act::Reset { subject, resource } => {
                     let tales = tales.entry(subject.as_str()).or_default();
-                    tales.entry(resource.clone()).or_default().reset = true;
+                    tales.entry(resource, Box::default).reset = true;
                 }
                 Act::Refused {
                     subject,
@@ -325,7 +325,7 @@ impl Book {
                         // Whoever makes up names makes no rows.
                         if known.exists(name) || self.account(name, resource).is_some() {
                             let tales = tales.entry(name.as_str()).or_default();
-                            let told = tales.entry(resource.clone()).or_default();
+                            let told = tales.entry(resource, Box::default);
                             told.refused = told.refused.saturating_add(*count);
                         }
                     }
@@ -342,21 +342,15 @@ impl Book {
     }
 
     /// The own limits of a subject that are not what they were.
-    fn own_changed(
-        &self,
-        name: &SubjectName,
-        quotas: &QuotaList,
-        tales: &mut BTreeMap<ResourceKey, Box<Told>>,
-    ) {
+    fn own_changed(&self, name: &SubjectName, quotas: &QuotaList, tales: &mut Few<Box<Told>>) {
         let bounded = quotas.iter().map(|quota| &quota.resource);
-        let had = self.subjects.get(name).into_iter().flatten();
-        let resources: BTreeSet<&ResourceKey> =
-            bounded.chain(had.map(|(resource, _)| resource)).collect();
+        let had = self.subjects.get(name).into_iter().flat_map(Few::keys);
+        let resources: BTreeSet<&ResourceKey> = bounded.chain(had).collect();
         for resource in resources {
             let own = own_limits(quotas, resource);
             let have = self.account(name, resource);
             if have.map_or(&[][..], |have| &have.own) != own {
-                tales.entry(resource.clone()).or_default().own = Some(own);
+                tales.entry(resource, Box::default).own = Some(own);
             }
         }
     }
@@ -366,19 +360,19 @@ impl Book {
         when: (u64, Timestamp),
         name: &SubjectName,
         standing: Option<&Standing>,
-        mut tales: BTreeMap<ResourceKey, Box<Told>>,
+        mut tales: Few<Box<Told>>,
         known: &dyn Known,
     ) {
-        let mut levels: BTreeMap<ResourceKey, Level> = BTreeMap::new();
+        let mut levels: Few<Level> = Few::default();
         for (resource, used, held) in standing.iter().flat_map(|now| &now.accounts) {
             let (used, held) = (*used, *held);
             levels.insert(resource.clone(), Level { used, held });
         }
         // What it has no account of any more, and what has no level.
-        let had = self.subjects.get(name).into_iter().flatten();
-        let without = had.map(|(resource, _)| resource).chain(tales.keys());
+        let had = self.subjects.get(name).into_iter().flat_map(Few::keys);
+        let without = had.chain(tales.keys());
         for resource in without {
-            levels.entry(resource.clone()).or_default();
+            levels.entry(resource, Level::default);
         }
         for (resource, level) in levels {
             let told = tales.remove(&resource);
@@ -534,7 +528,7 @@ fn is_counted(kind: Kind) -> bool {
 
 /// Notes a charge of one subject of its charge set.
 fn charge(
-    tales: &mut BTreeMap<ResourceKey, Box<Told>>,
+    tales: &mut Few<Box<Told>>,
     used: &[(ResourceKey, i64)],
     held: &[(ResourceKey, i64)],
     over: Option<Timestamp>,
@@ -551,7 +545,7 @@ fn charge(
             used: of(used, resource),
             held: of(held, resource),
         };
-        let told = tales.entry(resource.clone()).or_default();
+        let told = tales.entry(resource, Box::default);
         told.counted = told.counted.saturating_add(by.used);
         // A commit turns what is held into use and makes nothing grow: it was granted when it was held.
         told.granted += u64::from(by.used.saturating_add(by.held) > 0);

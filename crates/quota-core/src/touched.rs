@@ -124,8 +124,12 @@ impl Touched {
         }
     }
 
-    /// An account of a subject, changed by the event that is absorbed.
+    /// An account of a subject, changed by the event that is absorbed; its usage is in the subject's record, its
+    /// quotas are not.
     pub(crate) fn account(&mut self, slot: &mut Slot, resource: &ResourceKey, usage: bool) {
+        if usage {
+            self.subject(slot, false);
+        }
         let event = self.events.saturating_sub(1);
         let accounts = &mut self.place(slot).accounts;
         match accounts.iter_mut().find(|have| have.resource == *resource) {

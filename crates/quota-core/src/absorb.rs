@@ -386,6 +386,7 @@ impl Ledger {
             self.touch(RecordKey::Quotas(Target::Pattern(pattern)), false);
         }
         self.remove_subject(name);
+        self.subjects.put_in_order();
         let mut descendants = self.subject_names(name.as_str(), "");
         let more = descendants.next().is_some();
         drop(descendants);
@@ -449,6 +450,7 @@ impl Ledger {
 
     pub(crate) fn add_subject(&mut self, subject: Subject) {
         let name = subject.name.clone();
+        self.touched.weigh(&subject);
         self.subjects
             .insert(name.clone(), Slot::new(Arc::new(subject)));
         self.expect_looks(&name, None, Timestamp::MIN);

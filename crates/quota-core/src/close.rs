@@ -88,6 +88,9 @@ impl Ledger {
             self.touch(RecordKey::Hold(key), false);
             left = left.saturating_sub(1);
         }
+        if !self.dying.is_empty() {
+            self.subjects.put_in_order();
+        }
         while left > 0 {
             let Some((top, revision)) = self.dying.first_key_value() else {
                 break;

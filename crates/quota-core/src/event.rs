@@ -36,7 +36,7 @@ impl Event {
     pub fn weight(&self) -> usize {
         const EVENT: usize = 512;
         match &self.change {
-            Change::Answered(answered) => answered.outcome.weight().saturating_add(EVENT),
+            Change::Answered(answered) => answered.outcome.bytes().saturating_add(EVENT),
             Change::Charged(charged) => {
                 let findings = charged.facts.len().saturating_add(charged.shadows.len());
                 findings.saturating_add(2).saturating_mul(EVENT)

@@ -230,7 +230,10 @@ impl Ledger {
     }
 
     /// Remembers an answer that was given before a restart; answers come in the order of their revisions.
-    pub fn recollect(&mut self, answered: Arc<Remembered>) {
+    pub fn recollect(&mut self, mut answered: Arc<Remembered>) {
+        if let Some(answered) = Arc::get_mut(&mut answered) {
+            self.share_names(answered);
+        }
         let mut moved = Vec::new();
         self.memory.remember(answered, &mut moved);
         self.touch_floors(moved);

@@ -63,13 +63,18 @@ impl<K: Clone + Ord + Hash + Borrow<str>, V> Named<K, V> {
         if before.is_none() {
             self.fresh.insert(name);
             if self.fresh.len() >= FRESH_MAX {
-                let mut names: Vec<K> = self.fresh.drain().collect();
-                // Neighbours one after the other.
-                names.sort_unstable();
-                self.order.extend(names);
+                self.put_in_order();
             }
         }
         before
+    }
+
+    /// Puts the fresh names in order, for who is about to list more than once.
+    pub(crate) fn put_in_order(&mut self) {
+        let mut names: Vec<K> = self.fresh.drain().collect();
+        // Neighbours one after the other.
+        names.sort_unstable();
+        self.order.extend(names);
     }
 
     pub(crate) fn remove(&mut self, name: &str) -> Option<V> {

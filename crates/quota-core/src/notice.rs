@@ -151,8 +151,23 @@ impl Ledger {
             let crossings = self.crossings(now, account.name, account.resource);
             crossed.extend(crossings.into_iter().map(|found| (found, account.event)));
         }
-        crossed.sort_by(|(one, _), (other, _)| {
-            (&one.subject, &one.resource).cmp(&(&other.subject, &other.resource))
+        let order = |crossing: &Crossing| {
+            let Crossing {
+                subject,
+                resource,
+                quota,
+                ..
+            } = crossing;
+            (subject.clone(), resource.clone(), quota.clone())
+        };
+        crossed.sort_by_cached_key(|(crossing, event)| (order(crossing), *event));
+        // A subject that went and came anew changed twice; the last event brought it where it stands.
+        crossed.dedup_by(|(later, event), (first, cause)| {
+            let same = order(later) == order(first);
+            if same {
+                *cause = *event;
+            }
+            same
         });
         told.extend(crossed.into_iter().map(|(crossing, event)| {
             let event = events.get(event);

@@ -19,8 +19,8 @@ use crate::time::Timestamp;
 
 /// Most floors of pairs that remember nothing any more; beyond it the oldest are merged into one for all.
 const IDLE_FLOORS_MAX: usize = 65_536;
-/// Of two pairs neither holds more while they differ by less than this, in bytes.
-const STEP_BYTES: usize = 16_384;
+/// Of two pairs that differ by less than a part of 1 / 2 ^ this, neither holds more.
+const STEP_BITS: u32 = 4;
 
 /// The bounds of the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,7 +65,7 @@ pub(crate) enum Recall<'a> {
 pub(crate) struct Memory {
     bounds: MemoryBounds,
     lanes: HashMap<Arc<str>, Lane>,
-    /// Pairs that remember something, by what they hold in whole [`STEP_BYTES`].
+    /// Pairs that remember something, by their [`Lane::steps`].
     by_bytes: BTreeSet<(usize, Arc<str>)>,
     /// The same, by an instant not after that of their oldest answer: their [`Lane::aged`].
     by_age: BTreeSet<(Timestamp, Arc<str>)>,
@@ -97,9 +97,12 @@ impl Lane {
         fronts.min_by_key(|(_, entry)| entry.revision)
     }
 
-    /// What it holds, as it is compared with others.
+    /// What it holds, as it is compared with others: a sixteenth more or less moves a busy pair to another place,
+    /// and a few bytes one that holds little.
     fn steps(&self) -> usize {
-        self.bytes / STEP_BYTES
+        let bits = usize::BITS.saturating_sub(self.bytes.leading_zeros());
+        let lower = bits.saturating_sub(STEP_BITS.saturating_add(1));
+        (self.bytes >> lower) << lower
     }
 
     fn since(&self, limit: Timestamp) -> Timestamp {
@@ -373,4 +376,28 @@ fn weight(entry: &Remembered) -> usize {
         .saturating_add(shared::<Remembered>())
         .saturating_add(text(entry.id.as_str()))
         .saturating_add(PLACES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever holds more is never before one who holds less, and a sixteenth makes a difference at any size.
+    #[test]
+    fn pairs_are_compared_to_a_sixteenth() {
+        let steps = |bytes| {
+            Lane {
+                bytes,
+                ..Lane::default()
+            }
+            .steps()
+        };
+        let mut before = 0;
+        for bytes in (0..100_000).chain((100_000..1 << 30).step_by(99_991)) {
+            let now = steps(bytes);
+            assert!(before <= now && now <= bytes, "{bytes}");
+            assert!(bytes - now <= bytes / 16, "{bytes} is taken for {now}");
+            before = now;
+        }
+    }
 }

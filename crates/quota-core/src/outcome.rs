@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::allocation::Allocation;
 use crate::hold::Hold;
 use crate::labels::Labels;
-use crate::name::{Id, ResourceKey, SubjectName};
+use crate::name::{Id, ResourceKey, SubjectName, SubjectPattern};
 use crate::quota::{Quota, Target};
 use crate::resource::Resource;
 use crate::subject::Subject;
@@ -119,6 +119,16 @@ impl Answer {
         }
     }
 
+    fn bytes_of_names(&self) -> usize {
+        match self {
+            Self::Charged { verdict, .. }
+            | Self::Reserved { verdict, .. }
+            | Self::Committed { verdict, .. } => names_of_headroom(verdict),
+            Self::Linked(members) => sum(members.iter().map(Self::bytes_of_names)),
+            _ => 0,
+        }
+    }
+
     /// About what it takes beside itself, in bytes.
     fn weight(&self) -> usize {
         let weights: &[usize] = match self {
@@ -187,19 +197,39 @@ fn weight_of_amounts(amounts: &[(ResourceKey, i64)]) -> usize {
     sum(amounts.iter().map(each))
 }
 
-/// The names in it are those of the ledger.
+/// The names of limits that are not in the way are those of the ledger; those in a refusal may be anybody's.
 fn weight_of_verdict(verdict: &Verdict) -> usize {
-    let findings = verdict.findings().count();
+    let findings = verdict.findings().map(|finding| {
+        let pattern = finding.pattern.as_ref();
+        let texts = [
+            finding.subject.as_str(),
+            finding.resource.as_str(),
+            finding.quota.as_ref().map_or("", Id::as_str),
+            pattern.map_or("", SubjectPattern::as_str),
+        ];
+        sum(texts.into_iter().map(text)).saturating_add(size_of::<Finding>())
+    });
+    let unbounded = verdict.unbounded.iter();
+    let unbounded =
+        unbounded.map(|key| text(key.as_str()).saturating_add(size_of::<ResourceKey>()));
     let headroom = verdict.near.len().saturating_add(verdict.tightest.len());
-    let parts = [
-        findings.saturating_mul(size_of::<Finding>()),
-        headroom.saturating_mul(size_of::<Headroom>()),
-        verdict
-            .unbounded
-            .len()
-            .saturating_mul(size_of::<ResourceKey>()),
-    ];
-    sum(parts.into_iter())
+    let headroom = headroom.saturating_mul(size_of::<Headroom>());
+    sum(findings.chain(unbounded)).saturating_add(headroom)
+}
+
+/// What the names of limits that are not in the way take where they are written.
+fn names_of_headroom(verdict: &Verdict) -> usize {
+    let headroom = verdict.near.iter().chain(&verdict.tightest);
+    sum(headroom.map(|headroom| {
+        let pattern = headroom.pattern.as_ref();
+        let texts = [
+            headroom.subject.as_str(),
+            headroom.resource.as_str(),
+            headroom.quota.as_str(),
+            pattern.map_or("", SubjectPattern::as_str),
+        ];
+        sum(texts.into_iter().map(str::len))
+    }))
 }
 
 fn weight_of_allocation(allocation: &Option<Arc<Allocation>>) -> usize {
@@ -255,6 +285,11 @@ impl Outcome {
     /// Whether nothing was admitted.
     pub fn is_refusal(&self) -> bool {
         self.answer.is_refusal()
+    }
+
+    /// About how many bytes it takes where it is written.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight().saturating_add(self.answer.bytes_of_names())
     }
 
     /// About how much memory it takes, in bytes; for the bound on what is remembered.

@@ -8,9 +8,11 @@ use crate::allocation::Allocation;
 use crate::charge::{Lineup, charge_set};
 use crate::defaults::Defaults;
 use crate::evaluate::{Line, Scene};
+use crate::event::Remembered;
 use crate::hold::Hold;
 use crate::ledger::{Bounds, Sizes};
 use crate::name::SubjectName;
+use crate::outcome::Answer;
 use crate::quota::{QuotaList, Target};
 use crate::resource::Resources;
 use crate::subject::Subject;
@@ -155,6 +157,41 @@ impl Ledger {
             &self.resources,
             now,
         )
+    }
+
+    /// An answer that was read back has names of its own; those that are the ledger's are shared with it again, as
+    /// they were when it was given.
+    pub(crate) fn share_names(&self, answered: &mut Remembered) {
+        answered.lane = self.memory.lane(&answered.lane);
+        let verdict = match Arc::get_mut(&mut answered.outcome).map(|outcome| &mut outcome.answer) {
+            Some(
+                Answer::Charged { verdict, .. }
+                | Answer::Reserved { verdict, .. }
+                | Answer::Committed { verdict, .. },
+            ) => verdict,
+            _ => return,
+        };
+        for headroom in verdict.near.iter_mut().chain(&mut verdict.tightest) {
+            let subject = self.subjects.get(headroom.subject.as_str());
+            let subject = subject.map(|slot| &slot.subject);
+            let entry = headroom.pattern.as_ref();
+            let entry = entry.and_then(|pattern| self.defaults.get(pattern));
+            let quotas = match &headroom.pattern {
+                Some(_) => entry.map(|entry| &entry.quotas),
+                None => subject.map(|subject| &*subject.quotas),
+            };
+            let quota = quotas.and_then(|all| all.find(&headroom.resource, &headroom.quota));
+            if let Some(subject) = subject {
+                headroom.subject = subject.name.clone();
+            }
+            if let Some(quota) = quota {
+                headroom.resource = quota.resource.clone();
+                headroom.quota = quota.id.clone();
+            }
+            if let Some(entry) = entry {
+                headroom.pattern = Some(entry.pattern.clone());
+            }
+        }
     }
 
     /// What an evaluation sees of one subject at `now`.

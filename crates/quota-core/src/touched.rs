@@ -113,10 +113,16 @@ impl Touched {
         self.bytes = self.bytes.saturating_add(bytes.max(SMALL_RECORD_BYTES));
     }
 
+    /// Notes what the image of a subject takes.
+    pub(crate) fn weigh(&mut self, subject: &Subject) -> usize {
+        let bytes = subject.weight();
+        self.heaviest = self.heaviest.max(bytes);
+        bytes
+    }
+
     /// The record of a subject that is there.
     pub(crate) fn subject(&mut self, slot: &mut Slot, fresh: bool) {
-        let bytes = slot.subject.weight();
-        self.heaviest = self.heaviest.max(bytes);
+        let bytes = self.weigh(&slot.subject);
         let recorded = &mut self.place(slot).recorded;
         if !*recorded {
             *recorded = true;

@@ -287,6 +287,30 @@ fn crossings_follow_the_law_over_random_lives() {
     }
 }
 
+/// A subject that goes and comes anew within one group changed twice, and is told of as it stands, once.
+#[test]
+fn a_subject_that_went_and_came_is_told_of_once() {
+    let mut world = BareLedger::with_bounds(Bounds::default());
+    let mut events = Vec::new();
+    let lines = [
+        "quota tenants/* api.calls 10",
+        "consume tenants/a api.calls 1 op=first",
+        "unsubject tenants/a op=second",
+        "consume tenants/a api.calls 9 op=third",
+    ];
+    for (number, line) in (100..).zip(lines) {
+        let command = bare::command(&Call::parse(line), number, world.now).unwrap();
+        let decided = world.ledger.decide(world.now, &command);
+        assert!(decided.reply.is_ok(), "{line}");
+        absorb(&mut world.ledger, &decided.events);
+        events.extend(decided.events);
+    }
+    let told = world.ledger.announce(world.now, &events);
+    let causes: Vec<_> = told.iter().map(|event| event.operation.clone()).collect();
+    let third = events.last().map(|event| event.operation.clone());
+    assert_eq!(causes, Vec::from_iter(third), "{told:?}");
+}
+
 /// A script line on a world, whose refusals are counted.
 fn asked(world: &mut BareLedger, tally: &mut Tally, number: u64, line: &str) {
     let command = bare::command(&Call::parse(line), number, world.now).unwrap();

@@ -184,7 +184,7 @@ impl World for EngineWorld {
     fn call(&mut self, call: &Call) -> String {
         let engine = self.engine.as_ref().unwrap();
         let now = self.store.clock.now();
-        if matches!(call.verb.as_str(), "used" | "held" | "counted" | "hold") {
+        if call.is_read() {
             let call = call.clone();
             let read = engine.read(move |ledger| bare::read(ledger, &call, now));
             return self.runtime.block_on(read).unwrap();

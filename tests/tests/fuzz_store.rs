@@ -137,7 +137,14 @@ fn check_batch(bytes: &[u8]) -> bool {
         change: Change::Answered(answer.clone()),
     };
     let events: Vec<Event> = read.answers.iter().map(answered).collect();
-    let written = Batch::new(read.stamp, read.needed_from, 1, &events, &read.images);
+    let written = Batch::new(
+        Vec::new(),
+        read.stamp,
+        read.needed_from,
+        1,
+        &events,
+        &read.images,
+    );
     let again = Contents::read(written.body()).unwrap();
     assert_eq!(again.stamp, read.stamp);
     assert_eq!(again.answers, read.answers);

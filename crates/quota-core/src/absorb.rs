@@ -223,8 +223,7 @@ impl Ledger {
     }
 
     /// Moves what a row adds to the accounts of its charge set: its own, which need not be that of whoever
-    /// takes its name.
-    /// Of what `event` says that it changed, it is noted by which event.
+    /// takes its name. Accounts that `event` says it changed are noted as changed by it.
     pub(crate) fn stake(&mut self, stake: &Stake<'_>, sign: i64, event: Option<&Charged>) {
         let names = charge_set(stake.subject, stake.also);
         for (name, recorded) in names.into_iter().zip(stake.incarnations) {

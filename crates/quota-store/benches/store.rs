@@ -65,7 +65,7 @@ fn group(ledger: &mut Ledger, first: u64) -> Batch {
         }
         events.extend(decided.events);
     }
-    Batch::new(stamp(), 1, 1, &events, &ledger.take_images())
+    Batch::new(Vec::new(), stamp(), 1, 1, &events, &ledger.take_images())
 }
 
 fn stamp() -> Stamp {
@@ -109,7 +109,7 @@ fn operations(criterion: &mut Criterion) {
     }
     let images = ledger.take_images();
     store.bench_function("write a frame's body", |bencher| {
-        bencher.iter(|| Batch::new(stamp(), 1, 1, black_box(&events), &images));
+        bencher.iter(|| Batch::new(Vec::new(), stamp(), 1, 1, black_box(&events), &images));
     });
     store.bench_function("read a frame's body", |bencher| {
         bencher.iter(|| Contents::read(black_box(first.body())));

@@ -110,19 +110,9 @@ impl Head {
 impl Batch {
     /// Writes down what happened and the new value of every record that it touched. `needed_from` is the first
     /// batch with an answer that is remembered after this one, `first_event` the number of the first of the events
-    /// that are told.
+    /// that are told. It is written in the `room` of another batch's bytes: pages that are given back are cleared
+    /// before they come again.
     pub fn new(
-        stamp: Stamp,
-        needed_from: u64,
-        first_event: u64,
-        events: &[Event],
-        images: &[Image],
-    ) -> Self {
-        Self::in_room(Vec::new(), stamp, needed_from, first_event, events, images)
-    }
-
-    /// The same in the room of another batch's bytes: pages that are given back are cleared before they come again.
-    pub fn in_room(
         room: Vec<u8>,
         stamp: Stamp,
         needed_from: u64,

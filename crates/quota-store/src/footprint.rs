@@ -363,7 +363,7 @@ mod tests {
             suspect: false,
             waiting: false,
         };
-        let batch = Batch::new(stamp, 1, 1, &[event], &images);
+        let batch = Batch::new(Vec::new(), stamp, 1, 1, &[event], &images);
         let footprint = Footprint::read(batch.body()).unwrap();
         assert_eq!(
             footprint.now,

@@ -10,6 +10,7 @@ pub mod auditor;
 pub mod bare;
 pub mod disk;
 pub mod fuzz;
+pub mod life;
 pub mod linear;
 pub mod rows;
 pub mod script;

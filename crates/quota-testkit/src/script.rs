@@ -109,6 +109,11 @@ impl Call {
         parse_call(text)
     }
 
+    /// Whether it reads the ledger and asks nothing of it.
+    pub fn is_read(&self) -> bool {
+        matches!(self.verb.as_str(), "used" | "held" | "counted" | "hold")
+    }
+
     /// An option.
     pub fn option(&self, key: &str) -> Option<&str> {
         self.options.get(key).map(String::as_str)

@@ -13,10 +13,9 @@ use quota_core::quota::{Enforcement, Measure, Target};
 use quota_core::record::Records;
 use quota_core::tally::{REFUSALS_MAX, Tally};
 use quota_core::{Bounds, Ledger};
-use quota_testkit::auditor::Auditor;
 use quota_testkit::bare::{self, BareLedger};
+use quota_testkit::life::Life;
 use quota_testkit::script::{Call, World};
-use quota_testkit::sim::generator::Generator;
 use quota_testkit::sim::steps::Step;
 
 const LIVES: u64 = 40;
@@ -179,10 +178,7 @@ fn happened(world: &mut BareLedger, events: &[Event]) -> Vec<Event> {
 
 /// Decides a call, and tells what there is to tell.
 fn done(world: &mut BareLedger, call: &Call, number: u64, told: &mut Told) {
-    if matches!(
-        call.verb.as_str(),
-        "used" | "held" | "counted" | "hold" | "check"
-    ) {
+    if call.is_read() || call.verb == "check" {
         return;
     }
     let Ok(command) = bare::command(call, number, world.now) else {
@@ -220,19 +216,16 @@ fn restarted(ledger: &Ledger, bounds: Bounds) -> Ledger {
 fn crossings_follow_the_law_over_random_lives() {
     let mut all = BTreeMap::new();
     for seed in 0..LIVES {
-        let mut generator = Generator::new(seed);
-        let bounds = generator.bounds();
-        let mut auditor = Auditor::with_bounds(bounds);
-        let mut world = BareLedger::with_bounds(bounds);
+        let mut life = Life::new(seed);
+        let bounds = *life.world.ledger.bounds();
         let (mut told, mut number) = (Told::default(), 0);
         for _ in 0..STEPS {
-            let calls: Vec<Call> = match generator.next(&auditor, world.now(), false) {
-                Step::Pass(nanos) => {
-                    let by = Duration::from_nanos(nanos.unsigned_abs());
-                    auditor.advance(by);
-                    world.advance(by);
+            let step = life.step();
+            let Life { auditor, world, .. } = &mut life;
+            let calls: Vec<Call> = match step {
+                Step::Pass(_) => {
                     let closed = world.ledger.close_due(world.now, usize::MAX);
-                    let mut notices = happened(&mut world, &closed);
+                    let mut notices = happened(world, &closed);
                     absorb(&mut world.ledger, &notices);
                     told.hear(&notices);
                     notices = world.ledger.announce_due(world.now, usize::MAX);
@@ -240,7 +233,7 @@ fn crossings_follow_the_law_over_random_lives() {
                     told.hear(&notices);
                     let next = world.ledger.next_announcement();
                     assert!(next.is_none_or(|next| next > world.now));
-                    told.check_own(&world, &auditor.subjects());
+                    told.check_own(world, &auditor.subjects());
                     continue;
                 }
                 Step::Check(_) | Step::Fault(_) => continue,
@@ -249,10 +242,11 @@ fn crossings_follow_the_law_over_random_lives() {
             for call in &calls {
                 auditor.call(call);
                 number += 1;
-                done(&mut world, call, number, &mut told);
+                done(world, call, number, &mut told);
             }
             while world.ledger.sweep(world.now, 64) {}
         }
+        let world = &mut life.world;
         let mut kept = restarted(&world.ledger, bounds);
         // It looks once more at what was looked at before.
         let again = kept.announce_due(world.now, usize::MAX);

@@ -360,7 +360,7 @@ impl Writer {
         let told = events.iter().filter(|event| event.change.is_told());
         self.next_event += told.count() as u64;
         let room = std::mem::take(&mut self.body_room);
-        let batch = Batch::in_room(room, stamp, needed_by_answers, first_event, events, &images);
+        let batch = Batch::new(room, stamp, needed_by_answers, first_event, events, &images);
         Some(Written {
             batch,
             images,
@@ -505,7 +505,7 @@ impl Writer {
         let stamp = self.shared.clock.stamp();
         let sequence = self.journal.next_sequence();
         let (needed, next_event) = (self.needed_by_answers, self.next_event);
-        let seal = Batch::new(stamp, needed, next_event, &[], &[]);
+        let seal = Batch::new(Vec::new(), stamp, needed, next_event, &[], &[]);
         match self.journal.append(sequence, seal.body()) {
             Ok(()) => self.applier.offer(sequence, seal.into_rows(), 0),
             Err(error) => warn!(%error, "the journal could not be sealed"),

@@ -306,9 +306,7 @@ fn write_change(change: &Change, wire: &mut Wire) {
 
 fn write_charged(charged: &Charged, wire: &mut Wire) {
     wire.text(1, charged.subject.as_str());
-    for name in &charged.also {
-        wire.item(2, name.as_str().as_bytes());
-    }
+    wire.texts(2, charged.also.iter().map(SubjectName::as_str));
     write_amounts(3, &charged.used, wire);
     write_amounts(4, &charged.held, wire);
     wire.uint(5, number_of_cause(charged.cause).into());

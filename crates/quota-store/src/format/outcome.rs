@@ -216,9 +216,7 @@ fn write_answer(answer: &Answer, wire: &mut Wire) {
                     wire.int(2, expires.nanos());
                 });
             }
-            missing
-                .iter()
-                .for_each(|id| wire.item(2, id.as_str().as_bytes()));
+            wire.texts(2, missing.iter().map(Id::as_str));
         }),
         Answer::Linked(members) => wire.message(5, |wire| {
             for member in members {
@@ -248,8 +246,7 @@ fn write_answer(answer: &Answer, wire: &mut Wire) {
                 wire.message(1, |wire| {
                     wire.text(1, answer.target.as_str());
                     wire.message(2, |wire| wire.fields(&body_of_quota(&answer.quota)));
-                    let warnings = answer.warnings.iter();
-                    warnings.for_each(|text| wire.item(3, text.as_bytes()));
+                    wire.texts(3, answer.warnings.iter().map(String::as_str));
                 });
             }
         }),

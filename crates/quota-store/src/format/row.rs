@@ -80,9 +80,7 @@ pub(crate) struct HoldBody {
 
 pub(super) fn write_allocation(allocation: &Allocation, wire: &mut Wire) {
     wire.text(1, allocation.subject.as_str());
-    for name in &allocation.also {
-        wire.item(2, name.as_str().as_bytes());
-    }
+    wire.texts(2, allocation.also.iter().map(SubjectName::as_str));
     wire.uints(3, &allocation.incarnations);
     wire.text(4, allocation.id.as_ref().map_or("", Id::as_str));
     write_amounts(5, &allocation.amounts, wire);
@@ -120,9 +118,7 @@ pub(crate) fn allocation_of_body(body: AllocationBody) -> Result<Allocation, For
 
 pub(super) fn write_hold(hold: &Hold, wire: &mut Wire) {
     wire.text(1, hold.subject.as_str());
-    for name in &hold.also {
-        wire.item(2, name.as_str().as_bytes());
-    }
+    wire.texts(2, hold.also.iter().map(SubjectName::as_str));
     wire.uints(3, &hold.incarnations);
     wire.text(4, hold.id.as_str());
     wire.text(5, hold.allocation.as_str());

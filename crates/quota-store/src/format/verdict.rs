@@ -132,9 +132,7 @@ pub(super) fn write_verdict(verdict: &Verdict, wire: &mut Wire) {
             wire.message(tag, |wire| write_headroom(headroom, wire));
         }
     }
-    for resource in &verdict.unbounded {
-        wire.item(8, resource.as_str().as_bytes());
-    }
+    wire.texts(8, verdict.unbounded.iter().map(ResourceKey::as_str));
     wire.uint(9, nanos(verdict.delay));
     wire.given_int(10, verdict.partial);
 }

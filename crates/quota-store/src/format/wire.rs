@@ -85,8 +85,14 @@ impl Wire {
         }
     }
 
-    /// One of several texts.
-    pub(crate) fn item(&mut self, tag: u32, bytes: &[u8]) {
+    /// Several texts, a field each.
+    pub(crate) fn texts<'a>(&mut self, tag: u32, texts: impl IntoIterator<Item = &'a str>) {
+        for text in texts {
+            self.item(tag, text.as_bytes());
+        }
+    }
+
+    fn item(&mut self, tag: u32, bytes: &[u8]) {
         self.key(tag, BYTES);
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
@@ -282,10 +288,7 @@ mod tests {
         wire.uints(4, &sample.numbers);
         wire.given_int(5, sample.given);
         wire.bool(6, sample.yes);
-        sample
-            .texts
-            .iter()
-            .for_each(|text| wire.item(7, text.as_bytes()));
+        wire.texts(7, sample.texts.iter().map(String::as_str));
         wire.blob(200, &sample.blob);
     }
 

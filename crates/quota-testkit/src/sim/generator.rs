@@ -315,8 +315,7 @@ impl Generator {
         };
         let mut calls: Vec<Call> = (0..count).map(|_| self.call(auditor, now)).collect();
         if calls.len() > 1 {
-            let is_read = |call: &Call| matches!(&*call.verb, "used" | "held" | "counted" | "hold");
-            calls.retain(|call| !is_read(call));
+            calls.retain(|call| !call.is_read());
             if calls.is_empty() {
                 calls.push(self.named("subject tenants/t0".into()));
             }

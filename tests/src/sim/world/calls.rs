@@ -34,10 +34,6 @@ enum Answer {
     Read(Result<String, EngineFault>),
 }
 
-fn is_read(call: &Call) -> bool {
-    matches!(call.verb.as_str(), "used" | "held" | "counted" | "hold")
-}
-
 impl World {
     pub(super) fn group(&mut self, callers: &[Caller]) -> Result<(), String> {
         let now = self.now();
@@ -75,13 +71,13 @@ impl World {
             let mut commands = Vec::new();
             for call in &caller.calls {
                 self.made += 1;
-                if !is_read(call) {
+                if !call.is_read() {
                     commands.push(bare::command(call, self.made, now).expect("names are names"));
                 }
             }
             let lane = commands.first().map_or("", Command::lane).to_owned();
             let engine = self.up().engine.clone();
-            let future: Pending = match is_read(&caller.calls[0]) {
+            let future: Pending = match caller.calls[0].is_read() {
                 true => {
                     let call = caller.calls[0].clone();
                     let read = move |ledger: &Ledger| bare::read(ledger, &call, now);
